@@ -1,0 +1,30 @@
+# Each target sets up all it needs. PYTHON: any Python ≥ 3.11 with venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check bench test-gimp
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+demo:
+	@echo 'make demo: nothing to show yet: there is no server.' >&2; exit 1
+
+bench:
+	@echo 'make bench: nothing to measure yet.' >&2; exit 1
+
+test-gimp:
+	@echo 'make test-gimp: nothing to test yet: there is no plug-in.' >&2; exit 1

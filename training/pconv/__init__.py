@@ -1,0 +1,22 @@
+"""Partial convolutions for irregular holes (Liu et al. 2018, arXiv:1804.07723): the network and what it can do."""
+
+from pconv.checkpoint import CheckpointError, CheckpointInfo, describe_checkpoint, load_checkpoint, save_checkpoint
+from pconv.layers import PartialConv2d
+from pconv.network import PConvUNet, PConvUNetConfig, fold_batch_norm
+from pconv.operations import composite, inpaint, place_pixels, upscale
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointInfo",
+    "PConvUNet",
+    "PConvUNetConfig",
+    "PartialConv2d",
+    "composite",
+    "describe_checkpoint",
+    "fold_batch_norm",
+    "inpaint",
+    "load_checkpoint",
+    "place_pixels",
+    "save_checkpoint",
+    "upscale",
+]

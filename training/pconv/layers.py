@@ -1,0 +1,133 @@
+"""The partial convolution of Liu et al. 2018 (arXiv:1804.07723, §3.1) and its plain twin.
+
+Inside the layers the paper's M is called `valid`: 1 = known, 0 = hole, one channel for each *source* of the input. An
+encoder stage has one source, a decoder stage two (upsampled, skip). All channels of a source share its mask, so
+`sum(M)` of a window is `Σ channels · box filter of the source's mask`, and no mask ever has a channel for each feature.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def zero_holes(features: Tensor, valid: Tensor) -> Tensor:
+    """Set features to 0 wherever they are not valid.
+
+    This selects instead of multiplying, so NaN and Inf in a hole vanish too (0 · NaN is NaN).
+
+    Args:
+        features: `(N, C, H, W)`, any floating dtype.
+        valid: `(N, 1, H, W)`, 1 = known, 0 = hole.
+
+    Returns:
+        `(N, C, H, W)`, X ⊙ M of eq. 1, for any values under the hole.
+    """
+    return torch.where(valid > 0, features, torch.zeros((), dtype=features.dtype, device=features.device))
+
+
+class PartialConv2d(nn.Conv2d):
+    """Partial convolution, eqs. 1 and 2: a convolution that sees valid values only.
+
+    `x' = Wᵀ(X ⊙ M) · sum(1)/sum(M) + b` and `m' = 1` where the window has a valid value; both exactly 0 elsewhere, bias
+    included. Version 1 of the paper prints the scale as `1/sum(M)`; later versions and the authors' code use
+    `sum(1)/sum(M)`, as here: a fully valid window then equals a plain convolution. The padding is a hole (§3.2), so
+    `sum(1)` is the full window in corners too.
+
+    Args:
+        in_channels: Channels of the input, or of each of its sources, which have a mask each.
+        out_channels: Channels of the output.
+        kernel_size: Height and width of the window, in pixels.
+        stride: Step of the window, in pixels.
+        padding: Ring of holes around the input, in pixels.
+        dilation: Distance of neighbouring taps, in pixels.
+        bias: Whether to learn b of eq. 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        bias: bool = True,
+    ) -> None:
+        self.source_channels = (in_channels,) if isinstance(in_channels, int) else tuple(in_channels)
+        super().__init__(sum(self.source_channels), out_channels, kernel_size, stride, padding, dilation, bias=bias)
+
+    def forward(  # type: ignore[override] # a partial convolution takes and returns masks
+        self, features: Tensor | Sequence[Tensor], valid: Tensor | Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Convolve what is valid; values under a hole never matter, NaN and Inf included.
+
+        Args:
+            features: `(N, C, H, W)`, or one such tensor for each source.
+            valid: `(N, 1, H, W)`, 1 = known, 0 = hole; one for each source.
+
+        Returns:
+            Features `(N, out_channels, H', W')` and their mask `(N, 1, H', W')` in {0, 1}, float32.
+
+        Raises:
+            ValueError: Sources, channels or sizes do not fit the layer.
+        """
+        sources = [features] if isinstance(features, Tensor) else list(features)
+        valids = [valid] if isinstance(valid, Tensor) else list(valid)
+        self._check(sources, valids)
+        return self.forward_zeroed([zero_holes(x, m) for x, m in zip(sources, valids, strict=True)], valids)
+
+    def forward_zeroed(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """`forward` for sources that are 0 in their holes already, which saves a pass over the input."""
+        count = sum(channels * self._box(m) for channels, m in zip(self.source_channels, valids, strict=True))
+        assert isinstance(count, Tensor)
+        new_valid = (count > 0).to(torch.float32)
+        window = self.weight[0].numel()  # sum(1)
+        scale = window * new_valid / count.clamp(min=1)  # 0 where the window has no valid value
+        features = sources[0] if len(sources) == 1 else torch.cat(list(sources), dim=1)
+        output = self._conv_forward(features, self.weight, None) * scale.to(features.dtype)
+        if self.bias is not None:
+            output = torch.addcmul(output, new_valid.to(output.dtype), self.bias.view(1, -1, 1, 1))
+        return output, new_valid
+
+    def _box(self, valid: Tensor) -> Tensor:
+        """Count the valid positions of each window, float32: one channel, whatever the layer's width."""
+        valid = (valid > 0).to(torch.float32)
+        kernel, stride, padding = _pair(self.kernel_size), _pair(self.stride), _pair(self.padding)
+        dilation = _pair(self.dilation)
+        if dilation == (1, 1) and padding[0] * 2 <= kernel[0] and padding[1] * 2 <= kernel[1]:
+            return F.avg_pool2d(valid, kernel, stride, padding, divisor_override=1)
+        return F.conv2d(valid, valid.new_ones(1, 1, *kernel), None, stride, padding, dilation)
+
+    def _check(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> None:
+        channels = tuple(x.shape[1] if x.ndim == 4 else -1 for x in sources)
+        if channels != self.source_channels:
+            shapes = [tuple(x.shape) for x in sources]
+            raise ValueError(f"expected sources (N, C, H, W) of C = {self.source_channels} channels, got {shapes}")
+        wanted = [(x.shape[0], 1, *x.shape[2:]) for x in sources]
+        found = [tuple(m.shape) for m in valids]
+        if found != wanted:
+            raise ValueError(f"expected one valid mask (N, 1, H, W) a source, {wanted}, got {found}")
+        for first, second in pairwise(sources):
+            if first.shape[2:] != second.shape[2:]:
+                sizes = [tuple(x.shape[2:]) for x in sources]
+                raise ValueError(f"sources must have the same height and width, got {sizes}")
+
+
+class PlainConv2d(nn.Conv2d):
+    """The paper's "Conv": the same layer without masks, for comparison. Padding is zeros, every window counts fully."""
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int, kernel_size: int, **options: int | bool) -> None:
+        super().__init__(sum(in_channels), out_channels, kernel_size, **options)  # type: ignore[arg-type] # passed on
+
+    def forward_zeroed(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> tuple[Tensor, None]:
+        """Convolve all sources, `(N, C_i, H, W)` each; `valids` is not looked at and no mask comes back."""
+        features = sources[0] if len(sources) == 1 else torch.cat(list(sources), dim=1)
+        return super().forward(features), None
+
+
+def _pair(value: int | str | tuple[int, ...]) -> tuple[int, int]:
+    assert isinstance(value, tuple) and len(value) == 2  # nn.Conv2d has expanded it
+    return value[0], value[1]

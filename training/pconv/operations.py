@@ -1,0 +1,84 @@
+"""What the network is for, on tensors: fill a hole, enlarge a picture."""
+
+import torch
+from torch import Tensor
+
+from pconv.network import PConvUNet, check_image_and_hole
+
+
+def composite(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
+    """Take `output` inside the hole and `image` everywhere else.
+
+    Args:
+        output: Network output, `(N, 3, H, W)`; may leave [0, 1], it is clamped here.
+        image: Picture to restore, `(N, 3, H, W)` in [0, 1]; its values under the hole are ignored.
+        hole: `(N, 1, H, W)`, 0 = keep, anything else = fill.
+
+    Returns:
+        `(N, 3, H, W)` in [0, 1], equal to `image` wherever `hole` is 0.
+    """
+    return torch.where(hole == 0, image, output.clamp(0, 1).to(image.dtype))
+
+
+@torch.inference_mode()
+def inpaint(network: PConvUNet, image: Tensor, hole: Tensor) -> Tensor:
+    """Fill the hole of a picture.
+
+    Args:
+        network: An inpainting network in eval mode.
+        image: `(N, 3, H, W)`, sRGB in [0, 1]; its values under the hole never matter.
+        hole: `(N, 1, H, W)`, 0 = keep, anything else = fill.
+
+    Returns:
+        `(N, 3, H, W)` in [0, 1], equal to `image` wherever `hole` is 0.
+
+    Raises:
+        ValueError: Shapes that do not fit, or a picture of the batch that is hole everywhere.
+    """
+    check_image_and_hole(image, hole)
+    if (hole != 0).flatten(1).all(1).any():
+        raise ValueError("the hole covers the whole picture: nothing is left to go by")
+    return composite(network(image, hole), image, hole)
+
+
+@torch.inference_mode()
+def upscale(network: PConvUNet, image: Tensor, factor: int = 4) -> Tensor:
+    """Enlarge a picture by offset pixels (§5.2): its pixels on a lattice, the network fills between them.
+
+    The lattice pixels condition the network; the raw output is the result, at the lattice too.
+
+    Args:
+        network: An upscaling network in eval mode, trained for this factor.
+        image: `(N, 3, H, W)`, sRGB in [0, 1].
+        factor: Enlargement K ≥ 1 of height and width.
+
+    Returns:
+        `(N, 3, K·H, K·W)` in [0, 1].
+    """
+    return network(*place_pixels(image, factor)).clamp(0, 1).to(image.dtype)
+
+
+def place_pixels(image: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Spread pixels on the lattice of §5.2: pixel (x, y) goes to (K·x + ⌊K/2⌋, K·y + ⌊K/2⌋), all else is hole.
+
+    Args:
+        image: `(N, C, H, W)`.
+        factor: K ≥ 1.
+
+    Returns:
+        The picture `(N, C, K·H, K·W)`, 0 in its hole, and the hole `(N, 1, K·H, K·W)` float32 of {0, 1}.
+
+    Raises:
+        ValueError: The factor is below 1, or the image is not four-dimensional.
+    """
+    if factor < 1:
+        raise ValueError(f"factor must be at least 1, got {factor}")
+    if image.ndim != 4:
+        raise ValueError(f"image must have shape (N, C, H, W), got {tuple(image.shape)}")
+    n, c, h, w = image.shape
+    offset = factor // 2
+    placed = image.new_zeros(n, c, factor * h, factor * w)
+    hole = torch.ones(n, 1, factor * h, factor * w, device=image.device)
+    placed[..., offset::factor, offset::factor] = image
+    hole[..., offset::factor, offset::factor] = 0
+    return placed, hole
