@@ -43,8 +43,8 @@ _MAIN, _LEARN, _MACHINE = "Data and network", "Optimization", "Machine and log"
 @app.command()
 def fit(
     data: Annotated[Path | None, typer.Argument(help="Folder of photographs, searched recursively.", file_okay=False, exists=True)] = None,
-    run: Annotated[str, typer.Option(help="Name of the run's folder below $PCONV_RUNS, or its path.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, with the options that it began with.")] = False,
+    name: Annotated[str, typer.Option(help="The run's folder: below $PCONV_RUNS, or a path. By default the time.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --name, with the options that it began with.")] = False,
     task: Annotated[Task, typer.Option(rich_help_panel=_MAIN)] = Task.inpaint,
     preset: Annotated[str, typer.Option(help="paper (table 2) or compact (half its channels).", rich_help_panel=_MAIN)] = "compact",
     stages: Annotated[int | None, typer.Option(min=1, max=8, help="Encoder stages; by default as many as suit the crop.", rich_help_panel=_MAIN)] = None,
@@ -152,15 +152,15 @@ def run_folder(name: str) -> Path:
     return Path(os.environ.get("PCONV_RUNS") or cache / "pconv" / "runs") / name
 
 
-def _start(*, run: str, resume: bool, **options: Any) -> None:
+def _start(*, name: str, resume: bool, **options: Any) -> None:
     """Make the run's config, or read it; train; say where everything is."""
     with _clear_errors():
-        folder = run_folder(run or time.strftime("%Y%m%d-%H%M%S"))
+        folder = run_folder(name or time.strftime("%Y%m%d-%H%M%S"))
         if resume:
             config = _resumed_config(folder, options["steps"], options["hours"])
         else:
             if (folder / "config.json").exists() and "TORCHELASTIC_RUN_ID" not in os.environ:
-                _fail(f"{folder} is a run already: go on with --resume, or choose another --run")
+                _fail(f"{folder} is a run already: go on with --resume, or choose another --name")
             config = _new_config(options)
         from pconv.checkpoint import write_atomically
 
@@ -220,7 +220,7 @@ def _clear_errors() -> Iterator[None]:
 
     try:
         yield
-    except (ConfigError, DataError, CheckpointError, DivergedError, ConnectionError, OSError) as error:
+    except (ConfigError, DataError, CheckpointError, DivergedError, OSError) as error:
         _fail(str(error))
 
 

@@ -38,7 +38,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
         run: Run folder with config.json.
 
     Raises:
-        ConfigError, DataError, CheckpointError, ValueError, ConnectionError: Options, photos, weights or VGG unusable.
+        ConfigError, DataError, CheckpointError: Options, photos or weights that cannot be used.
         DivergedError: Too many steps in a row without a finite gradient.
         OSError: The final state cannot be written; the one before is still there.
     """
@@ -71,9 +71,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
     if not resumed and rank == 0:
         save_state(run, progress, network, optimizer, ema, scaler)
     sampler = StreamSampler(progress.step, (config.steps or 2**40) - progress.step, config.batch, rank, world)
-    loader = DataLoader(
-        CropDataset(photos, settings), config.batch, sampler=sampler, num_workers=config.workers, pin_memory=device.type == "cuda"
-    )  # fmt: skip
+    crops, pinned = CropDataset(photos, settings), device.type == "cuda"
+    loader = DataLoader(crops, config.batch, sampler=sampler, num_workers=config.workers, pin_memory=pinned)
 
     bad, clock, saved = 0, time.monotonic(), time.monotonic()
     averages = _Averages()
@@ -135,8 +134,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
         dist.destroy_process_group()
     if bad >= BAD_STEPS_LIMIT:
         raise DivergedError(
-            f"{bad} steps in a row had no finite gradient, up to step {progress.step}; the weights before them are saved "
-            f"in {run}. Try a lower --learning-rate, fewer --stages or --precision fp32"
+            f"{bad} steps in a row had no finite gradient, up to step {progress.step}; the weights before them "
+            f"are saved in {run}. Try a lower --learning-rate, fewer --stages or --precision fp32"
         )
     return progress
 

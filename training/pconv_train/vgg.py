@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from pconv.network import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor, nn
 
+from pconv_train.config import ConfigError
+
 _BLOCKS = ((0, 2), (5, 7), (10, 12, 14))  # torchvision's numbers of the convolutions before pool1, pool2, pool3
 _CHANNELS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
 
@@ -28,7 +30,9 @@ class VggFeatures(nn.Module):
                 key = f"features.{number}.{name}"
                 if key not in weights or weights[key].shape != parameter.shape:
                     found = tuple(weights[key].shape) if key in weights else "nothing"
-                    raise ValueError(f"VGG-16 weights: {key} should have shape {tuple(parameter.shape)}, found {found}")
+                    raise ConfigError(
+                        f"VGG-16 weights: {key} should have shape {tuple(parameter.shape)}, found {found}"
+                    )
                 parameter.data.copy_(weights[key])
         self.requires_grad_(False)
 
@@ -54,8 +58,7 @@ def load_vgg(path: Path | None) -> VggFeatures:
             torchvision downloads its own weights once.
 
     Raises:
-        ValueError: No weights at `path`, or they are not VGG-16's.
-        ConnectionError: torchvision cannot download.
+        ConfigError: No weights at `path`, or they are not VGG-16's; or torchvision cannot download.
     """
     if path is None:
         from torchvision.models import VGG16_Weights
@@ -63,12 +66,12 @@ def load_vgg(path: Path | None) -> VggFeatures:
         try:
             return VggFeatures(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
         except (URLError, OSError) as error:
-            raise ConnectionError(
+            raise ConfigError(
                 f"VGG-16's weights cannot be downloaded ({error}). Either run once with a network connection, "
                 "or give a local file: --vgg FILE (safetensors or .pth with torchvision's names)"
             ) from error
     if not path.is_file():
-        raise ValueError(f"no VGG-16 weights at {path}. Leave out --vgg to let torchvision download them")
+        raise ConfigError(f"no VGG-16 weights at {path}. Leave out --vgg to let torchvision download them")
     if path.suffix == ".safetensors":
         return VggFeatures(safetensors.torch.load_file(path))
     return VggFeatures(torch.load(path, map_location="cpu", weights_only=True))
