@@ -78,7 +78,7 @@ def test_run_folder_explains_itself(small_config, tmp_path, read_log):
     assert {"loss", "valid", "hole", "norm", "lr", "skipped"} <= lines[0].keys()
     assert "pictures_per_s" in lines[-1]
     assert [line["step"] for line in read_log(run, "validation")] == [4, 6]
-    assert progress.best.keys() == {"l1", "psnr", "ssim"}
+    assert progress.figures.keys() == {"l1", "psnr", "ssim"}
     assert sorted(path.name for path in (run / "grids").iterdir()) == ["0000004.png", "0000006.png"]
     assert list((run / "tensorboard").iterdir())
 
@@ -240,11 +240,11 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_old_state_stays(small_config
     assert read_state(run)["progress"]["step"] == 0
 
 
-def command(config, run):
+def command(config, run, workers=0, save_minutes=0):
     """`pconv-train fit` in a process of its own, with the options of `config`."""
     options = {
-        "--name": run, "--stages": config.stages, "--steps": config.steps, "--batch": 2, "--crop": 16, "--workers": 0,
-        "--loss": "l1", "--validation": 2, "--log-every": 1, "--save-minutes": 0, "--threads": 1, "--device": "cpu",
+        "--name": run, "--stages": config.stages, "--steps": config.steps, "--batch": 2, "--crop": 16, "--workers": workers,
+        "--loss": "l1", "--validation": 2, "--log-every": 1, "--save-minutes": save_minutes, "--threads": 1, "--device": "cpu",
     }  # fmt: skip
     flat = [str(part) for pair in options.items() for part in pair]
     return [sys.executable, "-m", "pconv_train", "fit", config.data, *flat]
@@ -274,28 +274,21 @@ def test_killed_runs_go_on(small_config, tmp_path):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_step_saves_and_exits_0(small_config, tmp_path, sent):
+def test_a_signal_to_all_processes_ends_the_step_saves_and_exits_0(small_config, tmp_path, sent):
     config, run = replace(small_config, steps=100_000), tmp_path / "run"
-    arguments = [
-        part if part != "0" or before != "--save-minutes" else "60"
-        for before, part in pairwise_of(command(config, run))
-    ]
-    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    arguments = command(config, run, workers=1, save_minutes=60)
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         for _ in range(600):
             if (run / "log.jsonl").exists():
                 break
             time.sleep(0.05)
-        process.send_signal(sent)
+        os.killpg(process.pid, sent)
         assert process.wait(30) == 0
     finally:
         process.kill()
         process.wait()
     assert 1 <= read_state(run)["progress"]["step"] < 100_000
-
-
-def pairwise_of(parts):
-    return zip(["", *parts], parts, strict=False)
 
 
 def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp_path):
@@ -359,7 +352,7 @@ def test_fp16_overflow_is_scaled_down_not_fatal(small_config, tmp_path):
 
 def test_plain_twin_trains(small_config, tmp_path):
     train(replace(small_config, plain=True), make_run(tmp_path / "run"))
-    assert "best" in read_state(tmp_path / "run")["progress"]
+    assert "figures" in read_state(tmp_path / "run")["progress"]
 
 
 def test_export_is_the_ema(small_config, tmp_path):

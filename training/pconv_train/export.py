@@ -85,7 +85,7 @@ def _provenance(config: TrainConfig, progress: dict[str, Any], description: str)
         "skipped": progress["skipped"],
         "pictures": progress["step"] * config.batch,
         "hours": round(progress["seconds"] / 3600, 3),
-        "validation": progress["best"],
+        "validation": progress["figures"],
         "data": _describe_data(config, description),
         "pconv": version("pconv"),
         "revision": _git_revision(),

@@ -12,11 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from pconv_train.config import ConfigError, TrainConfig
-from pconv_train.data import CropDataset, CropSettings, StreamSampler, fixed_samples, hold_out
+from pconv_train.data import CropDataset, CropSettings, StreamSampler, find_photos, fixed_samples, hold_out
 from pconv_train.layouts import find_training_photos
 from pconv_train.log import RunLog
 from pconv_train.losses import total_loss
-from pconv_train.machine import agree, choose_precision, join_processes, stop_signals
+from pconv_train.machine import agree, choose_precision, ignore_stop_signals, join_processes, stop_signals
 from pconv_train.state import STATE_FILE, Ema, Progress, load_state, save_state
 from pconv_train.validation import set_training_mode, to_device, validate
 from pconv_train.vgg import load_vgg
@@ -50,7 +50,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
 
     # Data.
     photos, held = _split(config)
-    holes = tuple(sorted(p for p in Path(config.holes).rglob("*.png"))) if config.holes else ()
+    holes = tuple(find_photos(Path(config.holes))) if config.holes else ()
     settings = CropSettings(config.task, config.crop, config.seed, config.max_scale, hole_files=holes)
     validation = fixed_samples(held, settings) if rank == 0 else []
 
@@ -72,7 +72,14 @@ def train(config: TrainConfig, run: Path) -> Progress:
         save_state(run, progress, network, optimizer, ema, scaler)
     sampler = StreamSampler(progress.step, (config.steps or 2**40) - progress.step, config.batch, rank, world)
     crops, pinned = CropDataset(photos, settings), device.type == "cuda"
-    loader = DataLoader(crops, config.batch, sampler=sampler, num_workers=config.workers, pin_memory=pinned)
+    loader = DataLoader(
+        crops,
+        config.batch,
+        sampler=sampler,
+        num_workers=config.workers,
+        pin_memory=pinned,
+        worker_init_fn=ignore_stop_signals,
+    )
 
     bad, clock, saved = 0, time.monotonic(), time.monotonic()
     averages = _Averages()
@@ -94,7 +101,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
             progress.step += 1
             # Clipping by a norm that is not finite would write NaN into every weight.
-            if finite := bool(torch.isfinite(norm) and torch.isfinite(loss)):
+            finite = not agree(not torch.isfinite(norm + loss.detach()), device, world)
+            if finite:
                 scaler.step(optimizer)
                 ema.update(network, progress.step)
             else:
@@ -113,7 +121,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 rate = {"lr": optimizer.param_groups[0]["lr"], "skipped": progress.skipped}
                 log.scalars(progress.step, "train", {**averages.take(progress.seconds), **rate})
             if rank == 0 and validation and progress.step % config.validate_every == 0:
-                progress.best = validate(network, ema, validation, config, device, log, progress.step)
+                progress.figures = validate(network, ema, validation, config, device, log, progress.step)
                 clock = time.monotonic()  # validation is not training time
 
             # Save.
@@ -128,7 +136,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 break
         if rank == 0:
             if validation and bad < BAD_STEPS_LIMIT:
-                progress.best = validate(network, ema, validation, config, device, log, progress.step)
+                progress.figures = validate(network, ema, validation, config, device, log, progress.step)
             save_state(run, progress, network, optimizer, ema, scaler)
     if world > 1:
         dist.destroy_process_group()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from pconv_train.config import ConfigError, TrainConfig
 
@@ -33,11 +34,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return dtypes[name]
 
 
-def agree(ending: bool, device: torch.device, world: int) -> bool:
-    """Let all processes end with the first that wants to: one that stopped alone would leave the others waiting."""
+def agree(flagged: bool | Tensor, device: torch.device, world: int) -> bool:
+    """Return whether any process is flagged: one that stopped or skipped alone would leave the others waiting."""
     if world == 1:
-        return ending
-    flag = torch.tensor(float(ending), device=device)
+        return bool(flagged)
+    flag = torch.tensor(float(flagged), device=device)
     dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag)
 
@@ -55,6 +56,12 @@ class StopFlag:
     def __call__(self) -> bool:
         """Return whether a signal came."""
         return self._asked
+
+
+def ignore_stop_signals(_worker: int) -> None:
+    """Let decoding processes outlive a signal to the whole group; the main process ends them after its last step."""
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

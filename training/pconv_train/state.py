@@ -47,7 +47,7 @@ class Progress:
     step: int = 0  # optimizer steps done, skipped ones included
     seconds: float = 0.0  # spent in training, over all resumes
     skipped: int = 0  # steps whose gradient was not finite
-    best: dict[str, float] = field(default_factory=dict)  # last validation
+    figures: dict[str, float] = field(default_factory=dict)  # of the last validation
 
 
 def save_state(
