@@ -243,8 +243,9 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_old_state_stays(small_config
 def command(config, run, workers=0, save_minutes=0):
     """`pconv-train fit` in a process of its own, with the options of `config`."""
     options = {
-        "--name": run, "--stages": config.stages, "--steps": config.steps, "--batch": 2, "--crop": 16, "--workers": workers,
-        "--loss": "l1", "--validation": 2, "--log-every": 1, "--save-minutes": save_minutes, "--threads": 1, "--device": "cpu",
+        "--name": run, "--stages": config.stages, "--steps": config.steps, "--batch": 2, "--crop": 16, "--loss": "l1",
+        "--validation": 2, "--log-every": 1, "--save-minutes": save_minutes, "--workers": workers, "--threads": 1,
+        "--device": "cpu",
     }  # fmt: skip
     flat = [str(part) for pair in options.items() for part in pair]
     return [sys.executable, "-m", "pconv_train", "fit", config.data, *flat]

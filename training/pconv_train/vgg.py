@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pconv_train.config import ConfigError
 
 _BLOCKS = ((0, 2), (5, 7), (10, 12, 14))  # torchvision's numbers of the convolutions before pool1, pool2, pool3
-_CHANNELS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
+VGG_CHANNELS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
 
 
 class VggFeatures(nn.Module):
@@ -24,7 +24,7 @@ class VggFeatures(nn.Module):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        self.convs = nn.ModuleDict({str(n): nn.Conv2d(*_CHANNELS[n], 3, padding=1) for n in _CHANNELS})
+        self.convs = nn.ModuleDict({str(n): nn.Conv2d(*VGG_CHANNELS[n], 3, padding=1) for n in VGG_CHANNELS})
         for number, conv in self.convs.items():
             for name, parameter in conv.named_parameters():
                 key = f"features.{number}.{name}"
