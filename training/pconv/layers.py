@@ -81,25 +81,33 @@ class PartialConv2d(nn.Conv2d):
 
     def forward_zeroed(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """`forward` for sources that are 0 in their holes already, which saves a pass over the input."""
-        count = sum(channels * self._box(m) for channels, m in zip(self.source_channels, valids, strict=True))
-        assert isinstance(count, Tensor)
+        count = self._count(valids)
         new_valid = (count > 0).to(torch.float32)
-        window = self.weight[0].numel()  # sum(1)
-        scale = window * new_valid / count.clamp(min=1)  # 0 where the window has no valid value
         features = sources[0] if len(sources) == 1 else torch.cat(list(sources), dim=1)
-        output = self._conv_forward(features, self.weight, None) * scale.to(features.dtype)
+        output = self._conv_forward(features, self.weight, None)
+        window = self.weight[0].numel()  # sum(1)
+        exact = torch.promote_types(output.dtype, torch.float32)
+        scale = window * new_valid / count.to(exact).clamp(min=1)  # 0 where the window has no valid value
+        # In place: no gradient needs the values before, and at these sizes a pass over memory is what masks cost.
+        output.mul_(scale.to(output.dtype))
         if self.bias is not None:
-            output = torch.addcmul(output, new_valid.to(output.dtype), self.bias.view(1, -1, 1, 1))
+            output.addcmul_(new_valid.to(output.dtype), self.bias.to(output.dtype).view(1, -1, 1, 1))
         return output, new_valid
 
-    def _box(self, valid: Tensor) -> Tensor:
-        """Count the valid positions of each window, float32: one channel, whatever the layer's width."""
-        valid = (valid > 0).to(torch.float32)
+    def _count(self, valids: Sequence[Tensor]) -> Tensor:
+        """Count the valid values of each window, sum(M): float32, one channel, whatever the layer's width.
+
+        A box filter is linear, so one over `Σ channels · valid` serves all sources. All numbers are integers below
+        2^24, exact in float32.
+        """
+        weighted = [c * (m > 0).to(torch.float32) for c, m in zip(self.source_channels, valids, strict=True)]
+        values = weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum(0)
         kernel, stride, padding = _pair(self.kernel_size), _pair(self.stride), _pair(self.padding)
         dilation = _pair(self.dilation)
         if dilation == (1, 1) and padding[0] * 2 <= kernel[0] and padding[1] * 2 <= kernel[1]:
-            return F.avg_pool2d(valid, kernel, stride, padding, divisor_override=1)
-        return F.conv2d(valid, valid.new_ones(1, 1, *kernel), None, stride, padding, dilation)
+            return F.avg_pool2d(values, kernel, stride, padding, divisor_override=1)
+        with torch.autocast(values.device.type, enabled=False):  # bfloat16 has no 257
+            return F.conv2d(values, values.new_ones(1, 1, *kernel), None, stride, padding, dilation)
 
     def _check(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> None:
         channels = tuple(x.shape[1] if x.ndim == 4 else -1 for x in sources)
@@ -129,5 +137,5 @@ class PlainConv2d(nn.Conv2d):
 
 
 def _pair(value: int | str | tuple[int, ...]) -> tuple[int, int]:
-    assert isinstance(value, tuple) and len(value) == 2  # nn.Conv2d has expanded it
+    assert isinstance(value, tuple), value  # nn.Conv2d has expanded it
     return value[0], value[1]
