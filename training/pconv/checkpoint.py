@@ -147,8 +147,9 @@ def import_naoto0804(path: str | os.PathLike[str]) -> PConvUNet:
     theirs |= {f"decoder.{i}": f"dec_{levels - i}" for i in range(levels)}
     tensors = {}
     for stage, name in theirs.items():
-        weight = found.pop(f"{name}.conv.input_conv.weight", torch.zeros(0))
-        tensors[f"{stage}.conv.weight"] = weight / max(weight[:1].numel(), 1)
+        weight = found.pop(f"{name}.conv.input_conv.weight", None)
+        if weight is not None:
+            tensors[f"{stage}.conv.weight"] = weight / weight[0].numel()
         for field in ("weight", "bias", "running_mean", "running_var"):
             if f"{name}.bn.{field}" in found:
                 tensors[f"{stage}.norm.{field}"] = found.pop(f"{name}.bn.{field}")
@@ -216,7 +217,7 @@ def _check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[st
     missing, excess = expected.keys() - found.keys(), found.keys() - expected.keys()
     if missing or excess:
         raise CheckpointError(f"{path} does not fit its config: missing {sorted(missing)}, in excess {sorted(excess)}")
-    for name, tensor in found.items():
+    for name, tensor in sorted(found.items()):
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
             raise CheckpointError(f"{path} does not fit its config: {name} has shape {shapes}")
