@@ -188,7 +188,7 @@ def test_a_forged_checkpoint_without_lies_loads(network: PConvUNet, path: Path) 
         ({"config": '{"channels": "many", "kernel_sizes": [5, 3]}'}, "unreadable config"),
         (
             {"config": '{"channels": [4, 8], "kernel_sizes": [5, 3]}'},
-            r"encoder\.1\.conv\.weight has shape \(6, 4, 3, 3\) instead of \(8,",
+            r"decoder\.0\.conv\.weight has shape \(4, 10, 3, 3\) instead of \(4, 12, 3, 3\)",
         ),
         ({"config": '{"channels": [4, 99999999], "kernel_sizes": [5, 3]}'}, "has shape"),
         ({"config": '{"channels": [4], "kernel_sizes": [5]}'}, r"missing \[.*in excess \['"),

@@ -148,7 +148,7 @@ def import_naoto0804(path: str | os.PathLike[str]) -> PConvUNet:
     tensors = {}
     for stage, name in theirs.items():
         weight = found.pop(f"{name}.conv.input_conv.weight", None)
-        if weight is not None:
+        if weight is not None and weight.ndim == 4:
             tensors[f"{stage}.conv.weight"] = weight / weight[0].numel()
         for field in ("weight", "bias", "running_mean", "running_var"):
             if f"{name}.bn.{field}" in found:
