@@ -167,7 +167,7 @@ def test_a_mask_has_one_channel_and_is_filtered_once_whatever_the_width() -> Non
         record.filtered = []
         _, new_valid = layer(sources, valids)
     assert new_valid.shape == (1, 1, 8, 8)
-    assert sorted(record.filtered) == [(1, 1, 8, 8), (1, 64, 8, 8)]
+    assert sorted(record.filtered) == [(1, 64, 8, 8), (2, 1, 8, 8)]  # the features; both masks, one channel
 
 
 def test_counts_are_exact_in_autocast_too() -> None:

@@ -77,37 +77,33 @@ class PartialConv2d(nn.Conv2d):
         sources = [features] if isinstance(features, Tensor) else list(features)
         valids = [valid] if isinstance(valid, Tensor) else list(valid)
         self._check(sources, valids)
+        valids = [(m > 0).to(torch.float32) for m in valids]
         return self.forward_zeroed([zero_holes(x, m) for x, m in zip(sources, valids, strict=True)], valids)
 
     def forward_zeroed(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """`forward` for sources that are 0 in their holes already, which saves a pass over the input."""
+        """`forward` for sources that are 0 in their holes already, and float32 masks of {0, 1}: it saves passes."""
         count = self._count(valids)
-        new_valid = (count > 0).to(torch.float32)
+        new_valid = count.clamp(max=1)
         features = sources[0] if len(sources) == 1 else torch.cat(list(sources), dim=1)
         output = self._conv_forward(features, self.weight, None)
         window = self.weight[0].numel()  # sum(1)
         exact = torch.promote_types(output.dtype, torch.float32)
         scale = window * new_valid / count.to(exact).clamp(min=1)  # 0 where the window has no valid value
-        # In place: no gradient needs the values before, and at these sizes a pass over memory is what masks cost.
+        # In place: no gradient needs the values before, and passes over memory are what masks cost.
         output.mul_(scale.to(output.dtype))
         if self.bias is not None:
             output.addcmul_(new_valid.to(output.dtype), self.bias.to(output.dtype).view(1, -1, 1, 1))
         return output, new_valid
 
     def _count(self, valids: Sequence[Tensor]) -> Tensor:
-        """Count the valid values of each window, sum(M): float32, one channel, whatever the layer's width.
-
-        A box filter is linear, so one over `Σ channels · valid` serves all sources. All numbers are integers below
-        2^24, exact in float32.
-        """
-        weighted = [c * (m > 0).to(torch.float32) for c, m in zip(self.source_channels, valids, strict=True)]
-        values = weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum(0)
-        kernel, stride, padding = _pair(self.kernel_size), _pair(self.stride), _pair(self.padding)
-        dilation = _pair(self.dilation)
-        if dilation == (1, 1) and padding[0] * 2 <= kernel[0] and padding[1] * 2 <= kernel[1]:
-            return F.avg_pool2d(values, kernel, stride, padding, divisor_override=1)
-        with torch.autocast(values.device.type, enabled=False):  # bfloat16 has no 257
-            return F.conv2d(values, values.new_ones(1, 1, *kernel), None, stride, padding, dilation)
+        """Count the valid values of each window, sum(M): float32 integers, one channel, whatever the layer's width."""
+        ones = valids[0].new_ones(1, 1, *_pair(self.kernel_size))
+        stride, padding, dilation = _pair(self.stride), _pair(self.padding), _pair(self.dilation)
+        with torch.autocast(ones.device.type, enabled=False):  # its dtypes end at 2^8 or 2^16
+            boxes = F.conv2d(torch.cat(list(valids)), ones, None, stride, padding, dilation)
+        # Winograd and FFT convolutions are not exact, and a count of 1e-7 would make a hole valid.
+        parts = boxes.round().chunk(len(valids))
+        return torch.stack([c * part for c, part in zip(self.source_channels, parts, strict=True)]).sum(0)
 
     def _check(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> None:
         channels = tuple(x.shape[1] if x.ndim == 4 else -1 for x in sources)
