@@ -116,6 +116,15 @@ def test_zero_holes_keeps_the_rest_bit_for_bit() -> None:
     assert torch.equal(zeroed, features.masked_fill(valid == 0, 0))
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.float64])
+def test_valid_is_all_above_zero_in_any_dtype(dtype: torch.dtype) -> None:
+    layer, features, valid = PartialConv2d(2, 3, 3, padding=1), torch.randn(1, 2, 8, 8), torch.rand(1, 1, 8, 8) > 0.7
+    wanted = layer(features, valid.float())
+    for found in (layer(features, valid.to(dtype)), layer(features, valid * 0.3)):
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+        assert found[1].dtype == torch.float32
+
+
 def test_a_window_without_valid_values_is_zero_bias_included_and_stays_hole() -> None:
     layer = PartialConv2d(2, 3, 3, padding=1)
     nn.init.constant_(layer.bias, 5)
@@ -188,7 +197,8 @@ def test_counts_are_exact_in_autocast_too() -> None:
         (3, [(1, 3, 8, 8)], [(1, 3, 8, 8)], r"\[\(1, 1, 8, 8\)\], got \[\(1, 3, 8, 8\)\]"),
         (3, [(1, 3, 8, 8)], [(1, 1, 8, 7)], r"got \[\(1, 1, 8, 7\)\]"),
         ([3, 2], [(1, 3, 8, 8)], [(1, 1, 8, 8)], r"C = \(3, 2\) channels"),
-        ([3, 2], [(1, 3, 8, 8), (1, 2, 4, 4)], [(1, 1, 8, 8), (1, 1, 4, 4)], "same height and width"),
+        ([3, 2], [(1, 3, 8, 8), (1, 2, 4, 4)], [(1, 1, 8, 8), (1, 1, 4, 4)], "same N, H and W"),
+        ([3, 2], [(1, 3, 8, 8), (2, 2, 8, 8)], [(1, 1, 8, 8), (2, 1, 8, 8)], "same N, H and W"),
     ],
 )
 def test_wrong_shapes_are_named(channels, features, valid, message: str) -> None:

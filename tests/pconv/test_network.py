@@ -78,6 +78,7 @@ def test_paper_is_table_2_row_by_row(paper: PConvUNet) -> None:
     for stage in (*paper.encoder, *paper.decoder):
         k = stage.conv.kernel_size[0]
         assert (stage.conv.kernel_size, stage.conv.padding) == ((k, k), (k // 2, k // 2))
+        assert (stage.conv.bias is None) == (stage.norm is not None)  # batch norm has one of its own
     assert all(s.activation.negative_slope == 0.2 for s in list(paper.decoder)[:-1])
 
 

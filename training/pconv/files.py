@@ -68,7 +68,7 @@ def with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
     length = struct.unpack("<Q", data[:8])[0]
     header, body = {**json.loads(data[8 : 8 + length]), "__metadata__": metadata}, data[8 + length :]
     metadata["sha256"] = digest(header, body)
-    text = json.dumps(header, sort_keys=True).encode()
+    text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the body starts aligned
     return struct.pack("<Q", len(text)) + text + body
 

@@ -92,15 +92,14 @@ class PartialConv2d(nn.Conv2d):
         # In place: no gradient needs the values before, and passes over memory are what masks cost.
         output.mul_(scale.to(output.dtype))
         if self.bias is not None:
-            output.addcmul_(new_valid.to(output.dtype), self.bias.to(output.dtype).view(1, -1, 1, 1))
+            output.addcmul_(new_valid.to(output.dtype), self.bias.view(1, -1, 1, 1))
         return output, new_valid
 
     def _count(self, valids: Sequence[Tensor]) -> Tensor:
         """Count the valid values of each window, sum(M): float32 integers, one channel, whatever the layer's width."""
-        ones = valids[0].new_ones(1, 1, *_pair(self.kernel_size))
-        stride, padding, dilation = _pair(self.stride), _pair(self.padding), _pair(self.dilation)
+        ones = valids[0].new_ones(1, 1, *self.kernel_size)
         with torch.autocast(ones.device.type, enabled=False):  # its dtypes end at 2^8 or 2^16
-            boxes = F.conv2d(torch.cat(list(valids)), ones, None, stride, padding, dilation)
+            boxes = F.conv2d(torch.cat(list(valids)), ones, None, self.stride, self.padding, self.dilation)
         # Winograd and FFT convolutions are not exact, and a count of 1e-7 would make a hole valid.
         parts = boxes.round().chunk(len(valids))
         return torch.stack([c * part for c, part in zip(self.source_channels, parts, strict=True)]).sum(0)
@@ -115,9 +114,9 @@ class PartialConv2d(nn.Conv2d):
         if found != wanted:
             raise ValueError(f"expected one valid mask (N, 1, H, W) a source, {wanted}, got {found}")
         for first, second in pairwise(sources):
-            if first.shape[2:] != second.shape[2:]:
-                sizes = [tuple(x.shape[2:]) for x in sources]
-                raise ValueError(f"sources must have the same height and width, got {sizes}")
+            if first[:, 0].shape != second[:, 0].shape:
+                shapes = [tuple(x.shape) for x in sources]
+                raise ValueError(f"sources must have the same N, H and W, got {shapes}")
 
 
 class PlainConv2d(nn.Conv2d):
@@ -130,8 +129,3 @@ class PlainConv2d(nn.Conv2d):
         """Convolve all sources, `(N, C_i, H, W)` each; `valids` is not looked at and no mask comes back."""
         features = sources[0] if len(sources) == 1 else torch.cat(list(sources), dim=1)
         return super().forward(features), None
-
-
-def _pair(value: int | str | tuple[int, ...]) -> tuple[int, int]:
-    assert isinstance(value, tuple), value  # nn.Conv2d has expanded it
-    return value[0], value[1]

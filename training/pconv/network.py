@@ -155,7 +155,7 @@ class PConvUNet(nn.Module):
             sources = (_upsample(features, size), skip)
             valids = (_upsample(valid, size), skip_valid) if self.config.partial else (skip_valid,)
             features, valid = stage(sources, valids)
-        return features.float() * std + mean
+        return features * std + mean  # float32 again, as they are
 
 
 def fold_batch_norm(network: PConvUNet) -> PConvUNet:
