@@ -23,8 +23,8 @@ check: setup
 demo:
 	@echo 'make demo: nothing to show yet: there is no server.' >&2; exit 1
 
-bench:
-	@echo 'make bench: nothing to measure yet.' >&2; exit 1
+bench: setup
+	$(BIN)/python -m bench
 
 test-gimp:
 	@echo 'make test-gimp: nothing to test yet: there is no plug-in.' >&2; exit 1

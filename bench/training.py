@@ -7,8 +7,6 @@ from typing import cast
 
 import skimage.data
 import torch
-from bench.measure import Row, interleave, ratio
-from bench.multichannel import mask_weights, multichannel_forward
 from pconv import PConvUNet, PConvUNetConfig
 from pconv_train.data import CropDataset, CropSettings, find_photos
 from pconv_train.losses import LossWeights, total_loss
@@ -16,6 +14,9 @@ from pconv_train.machine import choose_precision
 from pconv_train.vgg import VGG_CHANNELS, VggFeatures
 from PIL import Image
 from torch import Tensor
+
+from bench.measure import Row, interleave, ratio
+from bench.multichannel import mask_weights, multichannel_forward
 
 BATCH = 4
 LOADED = 32  # crops that one measurement of the loader makes
@@ -66,7 +67,7 @@ def _step(
     stages = 7 if side == 256 else 6  # a bottleneck of 2×2
     config = {"compact": PConvUNetConfig.compact, "paper": PConvUNetConfig.paper}[preset](stages)
     network = PConvUNet(config).train().to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
+    network.to(memory_format=torch.channels_last)
 
     def forward(image: Tensor, hole: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

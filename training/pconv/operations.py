@@ -55,7 +55,8 @@ def upscale(network: PConvUNet, image: Tensor, factor: int = 4) -> Tensor:
     Returns:
         `(N, 3, K·H, K·W)` in [0, 1].
     """
-    return network(*place_pixels(image, factor)).clamp(0, 1).to(image.dtype)
+    output: Tensor = network(*place_pixels(image, factor))
+    return output.clamp(0, 1).to(image.dtype)
 
 
 def place_pixels(image: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -69,9 +69,9 @@ def model_card(path: Path) -> str:
             f"## Stage {number}: {stage['steps']:,} steps of {config['batch']} crops of {config['crop']} px",
             "",
             f"- Loss: {terms}.",
-            f"- Adam, learning rate {config['learning_rate']:g}, {config['schedule']} schedule, EMA {config['ema']:g}, "
-            f"seed {config['seed']}.",
-            f"- Data: {stage['data']['photos']} photos (sha256 of their names `{stage['data']['names_sha256'][:16]}…`). "
+            f"- Adam, learning rate {config['learning_rate']:g}, {config['schedule']} schedule, "
+            f"EMA {config['ema']:g}, seed {config['seed']}.",
+            f"- Data: {stage['data']['photos']} photos, names' sha256 `{stage['data']['names_sha256'][:16]}…`. "
             f"{stage['data']['description']}",
             f"- On {config['validation']} photos of the same source, held out: {figures or 'not measured'}.",
             "",
