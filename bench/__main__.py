@@ -26,7 +26,10 @@ def main() -> None:
     print(
         f"{device}; torch {torch.__version__}, {torch.get_num_threads()} threads; {options.rounds} rounds, interleaved"
     )
-    print("median [quartiles]; a ratio is taken within each round\n")
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    print(
+        f"median [quartiles]; a ratio is taken within each round; load before: {load} (above 0.5, do not believe it)\n"
+    )
     print("| what | found | target | met |\n|---|---|---|---|", flush=True)
     for section in options.sections:
         for row in SECTIONS[section](options.rounds):
