@@ -1,7 +1,8 @@
 """The straightforward formulation, to compare with: a mask for each channel, counted by a convolution of ones.
 
-This is how public implementations of partial convolution work: each layer convolves a mask as wide as its input with
-`(C_out, C_in, k, k)` ones, which costs as much as the convolution of the features.
+This is how public implementations of partial convolution work, step by step as in naoto0804's layer, which others
+follow: each layer convolves a mask as wide as its input with `(C_out, C_in, k, k)` ones, which costs as much as the
+convolution of the features, then takes the bias off, divides, adds it again and fills holes.
 """
 
 from typing import Any
@@ -46,12 +47,14 @@ def mask_weights(network: PConvUNet) -> dict[Any, Tensor]:
 
 def _stage(stage: Any, ones: Tensor, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     conv = stage.conv
-    raw = F.conv2d(features * mask, conv.weight, None, conv.stride, conv.padding)
-    count = F.conv2d(mask, ones, None, conv.stride, conv.padding)
-    mask = count.clamp(0, 1)
-    output = raw * (conv.weight[0].numel() / (count + 1e-8) * mask)
-    if conv.bias is not None:
-        output = output + conv.bias.view(1, -1, 1, 1) * mask
+    raw = conv._conv_forward(features * mask, conv.weight, conv.bias)
+    bias = torch.zeros_like(raw) if conv.bias is None else conv.bias.view(1, -1, 1, 1).expand_as(raw)
+    with torch.no_grad():
+        count = F.conv2d(mask, ones, None, conv.stride, conv.padding)
+    hole = count == 0
+    scale = conv.weight[0].numel() / count.masked_fill(hole, 1.0)
+    output = ((raw - bias) * scale + bias).masked_fill(hole, 0.0)
+    mask = torch.ones_like(output).masked_fill(hole, 0.0)
     if stage.norm is not None:
         output = stage.norm(output)
     return stage.activation(output), mask
