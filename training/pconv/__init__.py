@@ -4,6 +4,7 @@ from pconv.checkpoint import CheckpointError, CheckpointInfo, describe_checkpoin
 from pconv.layers import PartialConv2d
 from pconv.network import PConvUNet, PConvUNetConfig, fold_batch_norm
 from pconv.operations import composite, inpaint, place_pixels, upscale
+from pconv.tiles import upscale_tiles
 
 __all__ = [
     "CheckpointError",
@@ -19,4 +20,5 @@ __all__ = [
     "place_pixels",
     "save_checkpoint",
     "upscale",
+    "upscale_tiles",
 ]
