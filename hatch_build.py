@@ -21,10 +21,8 @@ def generate(root: Path) -> list[str]:
     protos = sorted(str(path) for path in (root / "protos").rglob("*.proto"))
     out = root / "protos"
     well_known = Path(grpc_tools.__file__).parent / "_proto"
-    code = protoc.main(
-        ["protoc", f"-I{out}", f"-I{well_known}", f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}"]
-        + protos
-    )
+    outputs = [f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}"]
+    code = protoc.main(["protoc", f"-I{out}", f"-I{well_known}", *outputs, *protos])
     if code:
         raise RuntimeError(f"protoc failed with exit code {code} on {', '.join(protos)}")
     return [

@@ -1,7 +1,7 @@
 """Enlarging a picture of any size in flat memory: tiles that see all that the network would see.
 
-A tile's surroundings reach as far as an output pixel can look, and tiles start where the U-Net's halvings fall as in the
-whole picture. So the result does not depend on the tiling, up to rounding, and there is no seam to blend.
+A tile's surroundings reach as far as an output pixel can look, and tiles start where the U-Net's halvings fall as in
+the whole picture. So the result does not depend on the tiling, up to rounding, and there is no seam to blend.
 """
 
 import math
