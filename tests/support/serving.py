@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 
 import numpy as np
 
@@ -58,3 +59,10 @@ def blob(height=40, width=56):
     hole = np.zeros((height, width), bool)
     hole[10:25, 12:30] = hole[0:3, 50:] = True
     return hole
+
+
+def wait_for(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
