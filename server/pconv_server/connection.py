@@ -11,6 +11,7 @@ import typer
 
 from pconv_api import DEFAULT_PORT
 from pconv_server.errors import SetupError
+from pconv_server.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,8 @@ def read_connection(path: Path | None = None) -> Connection | None:
 def write_connection(connection: Connection, path: Path | None = None) -> Path:
     """Write connection.json, readable by its owner only from its first byte on."""
     path = path or connection_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_private(path, json.dumps(asdict(connection), indent=2) + "\n")
+    replace_file(path, (json.dumps(asdict(connection), indent=2) + "\n").encode(), mode=0o600)
     return path
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file by one of mode 0600."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def choose_token(token_file: Path | None) -> str:

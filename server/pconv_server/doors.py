@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +10,13 @@ from PIL import Image
 
 from pconv_api.geometry import Box, plan_jobs
 from pconv_server.client import Client, explained
-from pconv_server.engine import Engine
 from pconv_server.pictures import Photo, scaled
 from pconv_server.rasters import Array, encode_hole
 
+if TYPE_CHECKING:
+    from pconv_server.engine import Engine  # torch takes seconds to import
+
+Sample = TypeVar("Sample", bound=np.generic)
 Progress = Callable[[float], None]
 Part = tuple[Box, Array, "NDArray[np.bool_] | None"]
 
@@ -48,7 +51,7 @@ class ServerDoor:
 class ProcessDoor:
     """In this process, for when there is no server."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: "Engine") -> None:
         self.engine = engine
 
     def inpaint(self, size: tuple[int, int], parts: Sequence[Part], model: str, progress: Progress) -> list[Array]:
@@ -129,9 +132,9 @@ def _enlarge_alpha(alpha: Array, factor: int, opaque: float) -> Array:
     return large.astype(alpha.dtype) if alpha.dtype.kind == "f" else large.round().astype(alpha.dtype)
 
 
-def _view(array: Array, box: Box) -> Array:
+def _view(array: NDArray[Sample], box: Box) -> NDArray[Sample]:
     return array[box.y : box.bottom, box.x : box.right]
 
 
-def _cut(array: Array, box: Box) -> Array:
+def _cut(array: NDArray[Sample], box: Box) -> NDArray[Sample]:
     return np.ascontiguousarray(_view(array, box))

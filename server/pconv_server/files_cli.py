@@ -122,7 +122,7 @@ def _plan(photos: list[str], output: Path) -> list[tuple[Path, Path]]:
         elif path.exists() or not glob.has_magic(name):
             sources.append(path)
         else:
-            found = sorted(Path(match) for match in glob.glob(name, recursive=True))
+            found = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 # takes absolute patterns, too
             if not found:
                 raise SetupError(f"nothing matches {name}")
             sources += found

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pconv.checkpoint import write_atomically
 from pconv_server.deep_files import encode_png, encode_tiff
+from pconv_server.files import replace_file
 from pconv_server.rasters import Array
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -106,7 +106,7 @@ def write_photo(path: Path, photo: Photo) -> None:
     else:
         data = _encode_plain(samples, ending, photo, exif)
     try:
-        write_atomically(path, data)
+        replace_file(path, data)
     except OSError as error:
         raise PictureError(f"cannot write {path}: {error.strerror}") from error
 

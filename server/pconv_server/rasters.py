@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pconv_api.geometry import Box
 from pconv_api.v1 import pconv_pb2 as pb
 from pconv_server.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[np.generic]
 
@@ -76,7 +78,7 @@ def split(raster: bytes | bytearray | memoryview) -> Iterator[bytes]:
         yield bytes(view[start : start + BAND_BYTES])
 
 
-def to_tensor(image: Array) -> Tensor:
+def to_tensor(image: Array) -> "Tensor":
     """Turn samples into what the network takes.
 
     Args:
@@ -85,6 +87,8 @@ def to_tensor(image: Array) -> Tensor:
     Returns:
         `(1, 3, H, W)` float32 in [0, 1], channels last in memory; float samples outside [0, 1] are clamped.
     """
+    import torch  # takes seconds, and clients do without
+
     scaled = image.astype(np.float32) / np.float32(_WHITE[image.dtype.str[1:]])
     tensor = torch.from_numpy(scaled).permute(2, 0, 1)[None]
     if image.dtype.kind == "f":
@@ -92,7 +96,7 @@ def to_tensor(image: Array) -> Tensor:
     return tensor.expand(1, 3, *image.shape[:2])
 
 
-def to_samples(tensor: Tensor, channels: int, dtype: np.dtype[np.generic]) -> Array:
+def to_samples(tensor: "Tensor", channels: int, dtype: np.dtype[np.generic]) -> Array:
     """Turn a result of the network into samples; the inverse of `to_tensor` for samples in [0, 1].
 
     Args:
