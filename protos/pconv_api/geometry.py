@@ -4,6 +4,7 @@ Client and server cut the same boxes, so every door gives the same pixels. Stand
 GIMP's Python: rows are read through `re`, `int` and slices, which pass over bytes in C.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -143,6 +144,10 @@ def plan_jobs(hole: bytes, width: int, height: int, margin: int | None = None) -
                 break
         else:
             done.append(current)
+    if len(done) > 2:  # no pair is cheaper together, but all may be
+        whole = job(functools.reduce(Box.union, (item.target for item in done)))
+        if whole.context.area <= sum(item.context.area for item in done):
+            return [whole]
     return sorted(done, key=lambda item: (item.target.y, item.target.x))
 
 

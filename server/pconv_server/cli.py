@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from pconv_api.v1 import pconv_pb2 as pb
+
     from pconv_server.client import Client
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)

@@ -9,10 +9,10 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
-
 from pconv_api import PROTOCOL_VERSION, Box
 from pconv_api.v1 import pconv_pb2 as pb
 from pconv_api.v1 import pconv_pb2_grpc
+
 from pconv_server.connection import Connection
 from pconv_server.errors import SetupError
 from pconv_server.rasters import Array, decode_image, encode_hole, encode_image, pixel_format, split

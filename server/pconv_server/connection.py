@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import typer
-
 from pconv_api import DEFAULT_PORT
+
 from pconv_server.errors import SetupError
 from pconv_server.files import replace_file
 
@@ -24,8 +24,8 @@ class Connection:
 
 
 def config_folder() -> Path:
-    """The user's folder for pconv: connection.json, models, server.log."""
-    return Path(typer.get_app_dir("pconv"))
+    """The user's folder for pconv: connection.json, models, server.log; PCONV_CONFIG_DIR names another."""
+    return Path(os.environ.get("PCONV_CONFIG_DIR") or typer.get_app_dir("pconv"))
 
 
 def connection_file() -> Path:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pconv_api.geometry import Box, plan_jobs
 from PIL import Image
 
-from pconv_api.geometry import Box, plan_jobs
 from pconv_server.client import Client, explained
 from pconv_server.pictures import Photo, scaled
 from pconv_server.rasters import Array, encode_hole

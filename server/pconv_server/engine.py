@@ -7,10 +7,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
 from pconv import PConvUNet, fold_batch_norm, inpaint, load_checkpoint, upscale_tiles
 from pconv_api.geometry import Box
+from torch import Tensor
+
 from pconv_server.devices import Device, choose_devices
 from pconv_server.errors import RequestError
 from pconv_server.models import ModelEntry, ModelFolder

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pconv import CheckpointError, CheckpointInfo, PConvUNetConfig, describe_checkpoint
+
 from pconv_server.errors import ModelNotFoundError, RequestError
 
 DEFAULT_FOLDER = Path(__file__).parent / "weights"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
 from pconv_api.geometry import Box
 from pconv_api.v1 import pconv_pb2 as pb
+
 from pconv_server.errors import RequestError
 
 if TYPE_CHECKING:

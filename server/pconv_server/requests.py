@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from pconv_api import PROTOCOL_VERSION, Box
 from pconv_api.v1 import pconv_pb2 as pb
+
 from pconv_server.errors import LimitError, ProtocolError, RequestError
 from pconv_server.rasters import BAND_BYTES, DTYPES, Array, decode_hole, decode_image
 

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-
 from pconv_api import DEFAULT_PORT
 from pconv_api.v1 import pconv_pb2 as pb
 from pconv_api.v1 import pconv_pb2_grpc
+
 from pconv_server.connection import is_listening, is_loopback
 from pconv_server.engine import Engine
 from pconv_server.errors import SetupError

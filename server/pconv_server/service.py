@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 import grpc
 import numpy as np
-
 from pconv_api import PROTOCOL_VERSION, Box
 from pconv_api.v1 import pconv_pb2 as pb
 from pconv_api.v1 import pconv_pb2_grpc
+
 from pconv_server import devices, errors, rasters
 from pconv_server.engine import Engine
 from pconv_server.info import log_file, memory_bytes, version

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 import typer
-
 from pconv_api import DEFAULT_PORT
+
 from pconv_server.connection import Connection, choose_token, config_folder, write_connection
 from pconv_server.devices import Precision, choose_devices, describe
 from pconv_server.engine import Engine

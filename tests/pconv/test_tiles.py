@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from pconv import PConvUNet, PConvUNetConfig, upscale, upscale_tiles
 from pconv.tiles import receptive_radius
 

@@ -1,8 +1,8 @@
+import functools
 import random
 import time
 
 import pytest
-
 from pconv_api.geometry import GAP, MIN_CONTEXT, Box, context_box, crop, islands, plan_jobs
 
 
@@ -47,6 +47,9 @@ def test_jobs_are_disjoint_cover_the_hole_and_see_known_pixels(seed):
     jobs = plan_jobs(hole, width, height)
     for x, y in pixels(hole, width):
         assert sum(inside(job.target, x, y) for job in jobs) == 1
+    if jobs:
+        everything = functools.reduce(Box.union, (job.target for job in jobs))
+        assert sum(job.context.area for job in jobs) <= context_box(everything, width, height).area
     for job in jobs:
         assert job.context == context_box(job.target, width, height)
         assert job.context.union(job.target) == job.context

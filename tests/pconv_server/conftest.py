@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_server.client import Client
 from pconv_server.connection import Connection
@@ -36,7 +35,7 @@ def engine(models):
 @pytest.fixture
 def config_home(tmp_path, monkeypatch):
     """No test touches the user's own connection.json, log or models."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PCONV_CONFIG_DIR", str(tmp_path / "config" / "pconv"))
     return tmp_path / "config" / "pconv"
 
 

@@ -8,7 +8,6 @@ import threading
 import grpc
 import numpy as np
 import pytest
-
 from pconv_api import PROTOCOL_VERSION, Box
 from pconv_api.v1 import pconv_pb2 as pb
 from pconv_server.client import Client
@@ -30,7 +29,7 @@ def engine(weights, tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(engine, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("PCONV_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
         with running([engine], limits=Limits(pixels=100_000, queue=1, idle_seconds=1.0)) as box:
             yield box["address"]
 

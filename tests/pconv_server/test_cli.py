@@ -9,8 +9,6 @@ import sys
 import grpc
 import numpy as np
 import pytest
-from typer.testing import CliRunner
-
 from pconv_api import Box
 from pconv_server import cli, doctor
 from pconv_server.client import Client, job_requests
@@ -19,6 +17,7 @@ from pconv_server.devices import Device
 from pconv_server.engine import Engine
 from pconv_server.errors import SetupError
 from serving import CPU, TOKEN, blob, picture, running, wait_for
+from typer.testing import CliRunner
 
 WHOLE = Box(0, 0, 56, 40)
 

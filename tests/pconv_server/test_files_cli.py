@@ -4,13 +4,12 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
-from typer.testing import CliRunner
-
 from pconv_server import files_cli
 from pconv_server.connection import Connection, write_connection
 from pconv_server.pictures import Photo, read_photo, write_photo
+from PIL import Image
 from serving import TOKEN, blob, picture
+from typer.testing import CliRunner
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-
 from pconv_api import Box
 from pconv_server.client import Client, job_requests
 from pconv_server.connection import Connection

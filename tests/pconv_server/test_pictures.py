@@ -2,9 +2,8 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
-
 from pconv_server.pictures import ORIENTATION, Photo, PictureError, read_mask, read_photo, write_photo
+from PIL import Image, ImageCms, ImageOps
 from serving import picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

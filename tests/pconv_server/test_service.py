@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from pconv_api import Box
 from pconv_server.rasters import decode_hole, decode_image, encode_hole, encode_image, split, to_samples, to_tensor
 from serving import blob, picture

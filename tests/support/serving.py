@@ -6,7 +6,6 @@ import threading
 import time
 
 import numpy as np
-
 from pconv_server.devices import Device
 from pconv_server.server import ServerSettings, create_server
 

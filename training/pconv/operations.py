@@ -60,7 +60,8 @@ def upscale(network: PConvUNet, image: Tensor, factor: int = 4, hole: Tensor | N
     if hole is not None:
         check_image_and_hole(image, hole)
         between[..., factor // 2 :: factor, factor // 2 :: factor] = (hole != 0).to(between.dtype)
-    return network(placed, between).clamp(0, 1).to(image.dtype)
+    output: Tensor = network(placed, between)
+    return output.clamp(0, 1).to(image.dtype)
 
 
 def place_pixels(image: Tensor, factor: int) -> tuple[Tensor, Tensor]:
