@@ -1,6 +1,14 @@
+import shutil
+
+import grpc
 import numpy as np
 import pytest
+import torch
+from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_api import Box
+from pconv_server.devices import Device
+from pconv_server.engine import Engine
+from pconv_server.models import ModelFolder
 from pconv_server.rasters import decode_hole, decode_image, encode_hole, encode_image, split, to_samples, to_tensor
 from serving import blob, picture
 
@@ -130,3 +138,60 @@ def test_loopback_never_goes_through_a_proxy(client, server, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with Client(Connection(server["address"], TOKEN)) as fresh:
         assert fresh.info(timeout=5).protocol_version == 1
+
+
+def test_a_model_can_be_asked_for_the_moment_its_file_appears(client, weights, models):
+    path = weights / "late.safetensors"
+    image, hole = picture(), blob()
+    parts = [(Box(0, 0, 56, 40), image, hole)]
+    with pytest.raises(grpc.RpcError, match="there is no model 'late'"):
+        client.inpaint((56, 40), parts, model="late")
+    try:
+        shutil.copy(weights / "inpaint.safetensors", path)
+        first = client.inpaint((56, 40), parts, model="late")
+        torch.manual_seed(9)
+        save_checkpoint(path, PConvUNet(PConvUNetConfig((8, 16), (5, 3))))  # replaced under way: the new one counts
+        second = client.inpaint((56, 40), parts, model="late")
+        assert not np.array_equal(first, second)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_a_users_model_hides_the_default_of_the_same_name(weights, tmp_path):
+    shutil.copy(weights / "inpaint.safetensors", tmp_path)
+    folder = ModelFolder(tmp_path, default=weights)
+    assert folder.find("", "inpaint").path == tmp_path / "inpaint.safetensors"
+    assert not folder.find("", "inpaint").is_default
+    assert folder.find("", "upscale").is_default
+
+
+def test_sixteen_bits_are_used(engine):
+    """A fill of a 16-bit picture has more than 256 levels."""
+    image = np.broadcast_to(np.linspace(0, 65535, 400).astype(np.uint16)[None, :, None], (60, 400, 3)).copy()
+    hole = np.zeros((60, 400), bool)
+    hole[20:40, 20:380] = True
+    filled = engine.inpaint(image, hole)[hole]
+    between = filled[(filled > 0) & (filled < 65535)]  # a network without training often leaves [0, 1]
+    assert between.size > 1000
+    assert (between % 257 != 0).mean() > 0.9
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not run: no CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives(models, engine):
+    image, hole = picture(dtype=np.float32).clip(0, 1), blob()
+    on_cpu = engine.inpaint(image, hole)
+    for precision, tolerance in (("fp32", 1e-3), ("bf16", 0.1), ("fp16", 0.02)):
+        gpu = Engine(Device("cuda:0", precision), models)
+        filled = gpu.inpaint(image, hole)
+        assert np.abs(filled - on_cpu).max() < tolerance
+        assert filled[~hole].tobytes() == image[~hole].tobytes()
+        assert np.concatenate(list(gpu.upscale(image))).shape == (160, 224, 3)
+        gpu.release()
+
+
+def test_bf16_networks_run_and_keep_known_pixels(models, engine):
+    image, hole = picture(dtype=np.float32).clip(0, 1), blob()
+    filled = Engine(Device("cpu", "bf16"), models).inpaint(image, hole)
+    assert np.abs(filled - engine.inpaint(image, hole)).max() < 0.1
+    assert filled[~hole].tobytes() == image[~hole].tobytes()
