@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pconv_server import demo
 from pconv_server.models import ModelFolder
-from PIL import Image
+from pconv_server.pictures import read_photo
 from typer.testing import CliRunner
 
 
@@ -33,12 +33,12 @@ def test_it_fills_the_hole_and_enlarges_through_a_real_server(run, weights, tmp_
     pytest.importorskip("skimage")
     result = run("--models", weights)
     assert result.exit_code == 0, result.output
-    before, after = (np.asarray(Image.open(tmp_path / "out" / f"inpaint-{when}.png")) for when in ("before", "after"))
+    before, after = (read_photo(tmp_path / "out" / f"inpaint-{when}.png").pixels for when in ("before", "after"))
     hole = demo.irregular_hole(512, 512)
     assert 0.02 < hole.mean() < 0.2
     assert np.array_equal(before[~hole], after[~hole])
     assert (before[hole] != after[hole]).any(axis=1).mean() > 0.9
-    assert Image.open(tmp_path / "out" / "upscale-after.png").size == (600, 600)
+    assert read_photo(tmp_path / "out" / "upscale-after.png").size == (600, 600)
     for step in ("start the server", "fill", "enlarge", "stop the server"):
         assert f" s  {step}" in result.output
     assert not config_home.exists()  # the user's own connection.json is left alone
