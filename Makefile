@@ -24,8 +24,8 @@ check: setup
 demo: setup
 	$(BIN)/python -m pconv_server.demo build/demo
 
-bench:
-	@echo 'make bench: nothing to measure yet.' >&2; exit 1
+bench: setup
+	$(BIN)/python -m bench
 
 test-gimp:
 	@echo 'make test-gimp: nothing to test yet: there is no plug-in.' >&2; exit 1

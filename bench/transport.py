@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench.measure import Row, milliseconds
 from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_api import Box
 from pconv_server.client import Client
 from pconv_server.connection import read_connection
+
+from bench.measure import Row, milliseconds
 
 SIZE = 2048
 GOAL_SECONDS = 0.060

@@ -1,6 +1,13 @@
 """Partial convolutions for irregular holes (Liu et al. 2018, arXiv:1804.07723): the network and what it can do."""
 
-from pconv.checkpoint import CheckpointError, CheckpointInfo, describe_checkpoint, load_checkpoint, save_checkpoint
+from pconv.checkpoint import (
+    CheckpointError,
+    CheckpointInfo,
+    describe_checkpoint,
+    import_naoto0804,
+    load_checkpoint,
+    save_checkpoint,
+)
 from pconv.layers import PartialConv2d
 from pconv.network import PConvUNet, PConvUNetConfig, fold_batch_norm
 from pconv.operations import composite, inpaint, place_pixels, upscale
@@ -15,6 +22,7 @@ __all__ = [
     "composite",
     "describe_checkpoint",
     "fold_batch_norm",
+    "import_naoto0804",
     "inpaint",
     "load_checkpoint",
     "place_pixels",

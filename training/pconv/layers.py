@@ -77,29 +77,32 @@ class PartialConv2d(nn.Conv2d):
         sources = [features] if isinstance(features, Tensor) else list(features)
         valids = [valid] if isinstance(valid, Tensor) else list(valid)
         self._check(sources, valids)
+        valids = [(m > 0).to(torch.float32) for m in valids]
         return self.forward_zeroed([zero_holes(x, m) for x, m in zip(sources, valids, strict=True)], valids)
 
     def forward_zeroed(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """`forward` for sources that are 0 in their holes already, which saves a pass over the input."""
-        count = sum(channels * self._box(m) for channels, m in zip(self.source_channels, valids, strict=True))
-        assert isinstance(count, Tensor)
-        new_valid = (count > 0).to(torch.float32)
-        window = self.weight[0].numel()  # sum(1)
-        scale = window * new_valid / count.clamp(min=1)  # 0 where the window has no valid value
+        """`forward` for sources that are 0 in their holes already, and float32 masks of {0, 1}: it saves passes."""
+        count = self._count(valids)
+        new_valid = count.clamp(max=1)
         features = sources[0] if len(sources) == 1 else torch.cat(list(sources), dim=1)
-        output = self._conv_forward(features, self.weight, None) * scale.to(features.dtype)
+        output = self._conv_forward(features, self.weight, None)
+        window = self.weight[0].numel()  # sum(1)
+        exact = torch.promote_types(output.dtype, torch.float32)
+        scale = window * new_valid / count.to(exact).clamp(min=1)  # 0 where the window has no valid value
+        # In place: no gradient needs the values before, and passes over memory are what masks cost.
+        output.mul_(scale.to(output.dtype))
         if self.bias is not None:
-            output = torch.addcmul(output, new_valid.to(output.dtype), self.bias.view(1, -1, 1, 1))
+            output.addcmul_(new_valid.to(output.dtype), self.bias.view(1, -1, 1, 1))
         return output, new_valid
 
-    def _box(self, valid: Tensor) -> Tensor:
-        """Count the valid positions of each window, float32: one channel, whatever the layer's width."""
-        valid = (valid > 0).to(torch.float32)
-        kernel, stride, padding = _pair(self.kernel_size), _pair(self.stride), _pair(self.padding)
-        dilation = _pair(self.dilation)
-        if dilation == (1, 1) and padding[0] * 2 <= kernel[0] and padding[1] * 2 <= kernel[1]:
-            return F.avg_pool2d(valid, kernel, stride, padding, divisor_override=1)
-        return F.conv2d(valid, valid.new_ones(1, 1, *kernel), None, stride, padding, dilation)
+    def _count(self, valids: Sequence[Tensor]) -> Tensor:
+        """Count the valid values of each window, sum(M): float32 integers, one channel, whatever the layer's width."""
+        ones = valids[0].new_ones(1, 1, *self.kernel_size)
+        with torch.autocast(ones.device.type, enabled=False):  # its dtypes end at 2^8 or 2^16
+            boxes = F.conv2d(torch.cat(list(valids)), ones, None, self.stride, self.padding, self.dilation)
+        # Winograd and FFT convolutions are not exact, and a count of 1e-7 would make a hole valid.
+        parts = boxes.round().chunk(len(valids))
+        return torch.stack([c * part for c, part in zip(self.source_channels, parts, strict=True)]).sum(0)
 
     def _check(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> None:
         channels = tuple(x.shape[1] if x.ndim == 4 else -1 for x in sources)
@@ -111,9 +114,9 @@ class PartialConv2d(nn.Conv2d):
         if found != wanted:
             raise ValueError(f"expected one valid mask (N, 1, H, W) a source, {wanted}, got {found}")
         for first, second in pairwise(sources):
-            if first.shape[2:] != second.shape[2:]:
-                sizes = [tuple(x.shape[2:]) for x in sources]
-                raise ValueError(f"sources must have the same height and width, got {sizes}")
+            if first[:, 0].shape != second[:, 0].shape:
+                shapes = [tuple(x.shape) for x in sources]
+                raise ValueError(f"sources must have the same N, H and W, got {shapes}")
 
 
 class PlainConv2d(nn.Conv2d):
@@ -126,8 +129,3 @@ class PlainConv2d(nn.Conv2d):
         """Convolve all sources, `(N, C_i, H, W)` each; `valids` is not looked at and no mask comes back."""
         features = sources[0] if len(sources) == 1 else torch.cat(list(sources), dim=1)
         return super().forward(features), None
-
-
-def _pair(value: int | str | tuple[int, ...]) -> tuple[int, int]:
-    assert isinstance(value, tuple) and len(value) == 2  # nn.Conv2d has expanded it
-    return value[0], value[1]

@@ -37,6 +37,8 @@ class PConvUNetConfig:
             )
         if any(c < 1 for c in self.channels) or any(k < 1 or k % 2 == 0 for k in self.kernel_sizes):
             raise ValueError(f"need positive channels and odd kernel sizes, got {self.channels}, {self.kernel_sizes}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"need mean and std > 0 of three colours, got {self.mean}, {self.std}")
 
     @classmethod
     def paper(cls, stages: int = 8, partial: bool = True) -> Self:
@@ -94,8 +96,10 @@ class Stage(nn.Module):
         if self.norm is None:  # the convolution left 0 in holes, and every activation here maps 0 to 0
             features = self.activation(features)
             return features, valids[0] if valid is None else valid
-        features = self.activation(self.norm(features))
-        return (features, valids[0]) if valid is None else (zero_holes(features, valid), valid)
+        features = self.norm(features)
+        if valid is None:
+            return self.activation(features), valids[0]
+        return self.activation(features.masked_fill_(valid == 0, 0)), valid
 
 
 class PConvUNet(nn.Module):
@@ -112,11 +116,11 @@ class PConvUNet(nn.Module):
         self.config = config
         widths = (3, *config.channels)
         self.encoder = nn.ModuleList(
-            Stage((widths[i],), widths[i + 1], kernel, 2, i > 0, nn.ReLU(), config)
+            Stage((widths[i],), widths[i + 1], kernel, 2, i > 0, nn.ReLU(inplace=True), config)
             for i, kernel in enumerate(config.kernel_sizes)
         )
         self.decoder = nn.ModuleList(  # deepest first, as it runs
-            Stage((widths[i + 1], widths[i]), widths[i], 3, 1, i > 0, nn.LeakyReLU(0.2) if i else nn.Identity(), config)
+            Stage((widths[i + 1], widths[i]), widths[i], 3, 1, i > 0, _leaky_relu() if i else nn.Identity(), config)
             for i in reversed(range(len(config.channels)))
         )
 
@@ -139,7 +143,7 @@ class PConvUNet(nn.Module):
         mean = torch.tensor(self.config.mean, device=image.device).view(1, 3, 1, 1)
         std = torch.tensor(self.config.std, device=image.device).view(1, 3, 1, 1)
         # A hole of 0 in normalised values is a hole filled with the mean: what the plain twin is given (§4.3).
-        features = zero_holes(((image - mean) / std).to(self.encoder[0].conv.weight.dtype), valid)
+        features = zero_holes(((image - mean) / std).to(next(self.parameters()).dtype), valid)
         skips = [(features, valid)]
         for stage in self.encoder:
             features, valid = stage((features,), (valid,))
@@ -151,7 +155,7 @@ class PConvUNet(nn.Module):
             sources = (_upsample(features, size), skip)
             valids = (_upsample(valid, size), skip_valid) if self.config.partial else (skip_valid,)
             features, valid = stage(sources, valids)
-        return features.float() * std + mean
+        return features * std + mean  # float32 again, as they are
 
 
 def fold_batch_norm(network: PConvUNet) -> PConvUNet:
@@ -189,6 +193,10 @@ def check_image_and_hole(image: Tensor, hole: Tensor) -> None:
     wanted = (image.shape[0], 1, *image.shape[2:])
     if tuple(hole.shape) != wanted:
         raise ValueError(f"hole must have shape (N, 1, H, W) = {wanted}, got {tuple(hole.shape)}")
+
+
+def _leaky_relu() -> nn.LeakyReLU:
+    return nn.LeakyReLU(0.2, inplace=True)
 
 
 def _upsample(features: Tensor, size: torch.Size) -> Tensor:

@@ -1,0 +1,115 @@
+"""What the network is for: fill, enlarge, composite."""
+
+import pytest
+import torch
+from pconv import PConvUNet, PConvUNetConfig, composite, inpaint, place_pixels, upscale
+from torch import Tensor, nn
+
+
+class Echo(nn.Module):
+    """Stands for a network: returns what it was told to, remembers what it was given."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, image: Tensor, hole: Tensor) -> Tensor:
+        self.given = image, hole
+        return self.output
+
+
+@pytest.fixture
+def network() -> PConvUNet:
+    return PConvUNet(PConvUNetConfig((8, 8), (3, 3))).eval()
+
+
+def some_hole(*size: int) -> Tensor:
+    return (torch.rand(size) > 0.5).float()
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_place_pixels_puts_each_pixel_on_the_lattice_and_nothing_else(factor: int) -> None:
+    image = torch.rand(2, 3, 5, 7) + 0.1
+    placed, hole = place_pixels(image, factor)
+    assert placed.shape == (2, 3, factor * 5, factor * 7)
+    assert hole.shape == (2, 1, factor * 5, factor * 7)
+    assert hole.dtype == torch.float32
+    for y in range(5):
+        for x in range(7):
+            row, column = factor * y + factor // 2, factor * x + factor // 2
+            assert torch.equal(placed[..., row, column], image[..., y, x])
+            assert (hole[..., row, column] == 0).all()
+    assert (placed != 0).sum() == image.numel()
+    assert (hole == 0).sum() == 2 * 5 * 7
+    assert set(hole.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_place_pixels_by_four_leaves_fifteen_sixteenths_hole() -> None:
+    image = torch.rand(1, 3, 6, 5, dtype=torch.float64)
+    placed, hole = place_pixels(image, 4)
+    assert hole.mean() == 15 / 16
+    assert placed.dtype == torch.float64
+    assert torch.equal(placed[..., 2::4, 2::4], image)
+
+
+def test_place_pixels_refuses_what_is_no_factor_or_no_batch() -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        place_pixels(torch.rand(1, 3, 4, 4), 0)
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\), got \(3, 4, 4\)"):
+        place_pixels(torch.rand(3, 4, 4), 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_composite_keeps_known_pixels_bit_for_bit(dtype: torch.dtype) -> None:
+    image, output, hole = torch.rand(2, 3, 9, 8).to(dtype), torch.randn(2, 3, 9, 8), some_hole(2, 1, 9, 8)
+    result = composite(output, image, hole)
+    inside = (hole != 0).expand_as(image)
+    assert result.dtype == dtype
+    assert torch.equal(result[~inside], image[~inside])
+    assert torch.equal(result[inside], output.clamp(0, 1).to(dtype)[inside])
+
+
+def test_composite_ignores_the_picture_under_the_hole_and_the_output_outside() -> None:
+    image, output, hole = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), some_hole(1, 1, 4, 4)
+    dirty = composite(output.masked_fill(hole == 0, torch.nan), image.masked_fill(hole != 0, torch.nan), hole * 0.2)
+    assert torch.equal(dirty, composite(output, image, hole))
+
+
+def test_inpaint_keeps_known_pixels_and_fills_the_rest(network: PConvUNet) -> None:
+    image, hole = torch.rand(2, 3, 13, 10), some_hole(2, 1, 13, 10)
+    result = inpaint(network, image, hole)
+    known = (hole == 0).expand_as(image)
+    assert torch.equal(result[known], image[known])
+    assert torch.equal(result, composite(network(image, hole), image, hole))
+    assert result.min() >= 0
+    assert result.max() <= 1
+    assert torch.equal(inpaint(network, image.masked_fill(hole != 0, torch.nan), hole), result)
+
+
+def test_inpaint_refuses_a_picture_that_is_all_hole(network: PConvUNet) -> None:
+    hole = torch.zeros(2, 1, 8, 8)
+    hole[1] = 1
+    with pytest.raises(ValueError, match="covers the whole picture"):
+        inpaint(network, torch.rand(2, 3, 8, 8), hole)
+
+
+def test_inpaint_names_wrong_shapes(network: PConvUNet) -> None:
+    with pytest.raises(ValueError, match=r"hole must have shape .*got \(1, 1, 4, 4\)"):
+        inpaint(network, torch.rand(1, 3, 8, 8), torch.zeros(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_upscale_returns_the_raw_output_clamped(factor: int) -> None:
+    image = torch.rand(2, 3, 5, 6)
+    echo = Echo(torch.randn(2, 3, 5 * factor, 6 * factor))
+    result = upscale(echo, image, factor)
+    assert torch.equal(result, echo.output.clamp(0, 1))
+    for given, wanted in zip(echo.given, place_pixels(image, factor), strict=True):
+        assert torch.equal(given, wanted)
+
+
+def test_upscale_of_a_real_network_by_four(network: PConvUNet) -> None:
+    result = upscale(network, torch.rand(1, 3, 3, 7))
+    assert result.shape == (1, 3, 12, 28)
+    assert result.isfinite().all()
+    assert not result.requires_grad

@@ -1,0 +1,177 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from pconv import place_pixels
+from pconv_train.data import (
+    CropDataset,
+    CropSettings,
+    DataError,
+    StreamSampler,
+    degrade,
+    find_photos,
+    fixed_samples,
+    hold_out,
+    make_sample,
+    random_crop,
+)
+from PIL import Image
+
+
+def test_photos_are_found_in_subfolders_by_pattern(photos):
+    (photos / "notes.txt").write_text("no picture")
+    names = [path.name for path in find_photos(photos)]
+    assert len(names) == 8
+    assert [p.name for p in find_photos(photos, include=("*.png",))] == [n for n in names if n.endswith("png")]
+    assert [p.name for p in find_photos(photos, exclude=("p0*", "p1*"))] == [n for n in names if n[1] not in "01"]
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no picture in"):
+        find_photos(tmp_path)
+    with pytest.raises(DataError, match="no folder"):
+        find_photos(tmp_path / "missing")
+
+
+def test_held_out_photos_depend_on_names_alone(photos):
+    paths = find_photos(photos)
+    training, held = hold_out(paths, 3)
+    assert sorted(training + held) == sorted(paths)
+    assert hold_out(paths[::-1], 3)[1] == held
+
+
+@pytest.mark.parametrize("task", ["inpaint", "upscale", "refine"])
+def test_sample_depends_on_seed_and_number_alone(photos, task):
+    settings = CropSettings(task, 32, seed=5)
+    first, second = CropDataset(find_photos(photos), settings), CropDataset(find_photos(photos), settings)
+    _ = [second[number] for number in range(20)]  # another history
+    assert all(torch.equal(a, b) for a, b in zip(first[13], second[13], strict=True))
+    other = CropDataset(find_photos(photos), CropSettings(task, 32, seed=6))
+    assert not all(torch.equal(a, b) for a, b in zip(first[13], other[13], strict=True))
+
+
+def test_an_epoch_takes_each_photo_once(photos, monkeypatch):
+    taken = Counter()
+    monkeypatch.setattr(
+        "pconv_train.data.random_crop",
+        lambda path, size, *_: taken.update([path]) or np.zeros((size, size, 3), np.uint8),
+    )
+    dataset = CropDataset(find_photos(photos), CropSettings("inpaint", 16, seed=0))
+    for number in range(16):
+        dataset[number]
+    assert set(taken.values()) == {2}
+    assert len(taken) == 8
+
+
+def test_broken_files_are_reported_once_and_skipped(photos, capsys):
+    for path in find_photos(photos)[:3]:
+        path.write_bytes(b"not a picture")
+    dataset = CropDataset(find_photos(photos), CropSettings("inpaint", 16, seed=0))
+    for number in range(32):
+        assert dataset[number][2].shape == (3, 16, 16)
+    assert capsys.readouterr().out.count("skipped") == 3
+
+
+def test_only_broken_files_are_an_error(photos):
+    for path in find_photos(photos):
+        path.write_bytes(b"not a picture")
+    with pytest.raises(DataError, match="none of the 8 pictures can be read"):
+        CropDataset(find_photos(photos), CropSettings("inpaint", 16, seed=0))[0]
+
+
+def test_upscale_input_is_the_lattice_of_the_paper(photos):
+    rng = np.random.default_rng(0)
+    target = np.asarray(Image.open(find_photos(photos)[0]).convert("RGB").resize((32, 32)))
+    image, hole, wanted = make_sample(target, CropSettings("upscale", 32, 0), rng)
+    low = torch.from_numpy(degrade(target, 4, np.random.default_rng(0)).copy()).permute(2, 0, 1)[None]
+    placed, lattice = place_pixels(low, 4)
+    assert torch.equal(image, placed[0])
+    assert torch.equal(hole.float(), lattice[0])
+    assert torch.equal(wanted.permute(1, 2, 0), torch.from_numpy(target.copy()))
+
+
+def test_refine_input_is_true_outside_the_hole_and_a_lattice_inside():
+    target = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    settings = CropSettings("refine", 64, 0, hole_ratio=(0.3, 0.6))
+    image, hole, wanted = make_sample(target, settings, np.random.default_rng(4))
+    kept = hole[0] == 0
+    exact = (image == wanted).all(0)
+    assert 0.2 < hole.float().mean() < 0.6
+    assert (kept & ~exact).any()  # lattice pixels of the reduced picture
+    assert exact[kept].float().mean() > 0.5  # true pixels
+    lattice = kept & ~exact
+    rows, columns = torch.where(lattice)
+    assert any(((rows % k == k // 2) & (columns % k == k // 2)).all() for k in (2, 4))
+
+
+def test_inpaint_input_is_the_target():
+    target = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    image, hole, wanted = make_sample(target, CropSettings("inpaint", 32, 0), np.random.default_rng(0))
+    assert torch.equal(image, wanted)
+    assert 0.01 < hole.float().mean() <= 0.6
+
+
+def test_crops_cover_one_to_max_scale_times_the_size(tmp_path):
+    ramp = np.linspace(0, 255, 400).astype(np.uint8)
+    pixels = np.repeat(ramp[None, :, None], 300, 0).repeat(3, 2)
+    Image.fromarray(pixels).save(tmp_path / "ramp.png")
+    spans = []
+    for seed in range(60):
+        crop = random_crop(tmp_path / "ramp.png", 32, 4.0, np.random.default_rng(seed)).astype(int)
+        spans.append(abs(crop[0, -1, 0] - crop[0, 0, 0]) / (255 / 400) / 31)
+    assert 0.8 < min(spans) < 1.3
+    assert 3.2 < max(spans) < 4.3
+
+
+def test_a_photo_smaller_than_the_crop_is_enlarged(tmp_path):
+    Image.new("L", (10, 20), 77).save(tmp_path / "tiny.png")
+    crop = random_crop(tmp_path / "tiny.png", 32, 2.0, np.random.default_rng(0))
+    assert crop.shape == (32, 32, 3)
+    assert (crop == 77).all()
+
+
+def test_large_jpegs_are_decoded_reduced_and_still_cover_the_same(tmp_path):
+    ramp = np.linspace(0, 255, 1600).astype(np.uint8)
+    pixels = np.repeat(ramp[None, :, None], 1600, 0).repeat(3, 2)
+    Image.fromarray(pixels).save(tmp_path / "large.jpg", quality=95)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    for seed in range(5):
+        a, b = (
+            random_crop(tmp_path / name, 64, 16.0, np.random.default_rng(seed)).astype(int)
+            for name in ("large.jpg", "large.png")
+        )
+        assert abs(a - b).mean() < 2
+
+
+def test_mask_files_replace_generated_holes(tmp_path):
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[16:48, 16:48] = 255
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    settings = CropSettings("inpaint", 32, 0, hole_files=(tmp_path / "mask.png",))
+    _, hole, _ = make_sample(np.zeros((32, 32, 3), np.uint8), settings, np.random.default_rng(0))
+    assert 0.01 < hole.float().mean() <= 0.6
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "mask.png")
+    with pytest.raises(DataError, match="is white the hole"):
+        make_sample(np.zeros((32, 32, 3), np.uint8), settings, np.random.default_rng(0))
+
+
+def test_processes_share_the_stream_without_overlap():
+    alone = list(StreamSampler(start=3, steps=2, batch=6))
+    first = list(StreamSampler(3, 2, 3, rank=0, world=2))
+    second = list(StreamSampler(3, 2, 3, rank=1, world=2))
+    assert alone == list(range(18, 30))
+    assert first == [18, 19, 20, 24, 25, 26]
+    assert sorted(first + second) == alone
+
+
+def test_validation_samples_are_fixed(photos):
+    settings = CropSettings("inpaint", 32, seed=1)
+    first, second = (fixed_samples(find_photos(photos), settings) for _ in range(2))
+    assert all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@pytest.mark.parametrize(("task", "size"), [("paint", 32), ("inpaint", 30), ("inpaint", 4)])
+def test_unusable_settings_are_refused(task, size):
+    with pytest.raises(DataError):
+        CropSettings(task, size, 0)

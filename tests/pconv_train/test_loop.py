@@ -1,0 +1,373 @@
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from pconv import PConvUNet, load_checkpoint, save_checkpoint
+from pconv_train import loop, state, validation
+from pconv_train.config import ConfigError, TrainConfig
+from pconv_train.loop import DivergedError, schedule, train
+from pconv_train.losses import LossWeights
+from pconv_train.state import STATE_FILE, Ema, Progress
+from pconv_train.validation import set_training_mode
+
+torch.set_num_threads(1)
+
+
+def stop_after(steps):
+    """A stand-in for `stop_signals` that asks to stop once `steps` steps were made."""
+
+    @contextlib.contextmanager
+    def signals():
+        calls = iter([False] * (steps - 1) + [True])
+        yield lambda: next(calls)
+
+    return signals
+
+
+def read_state(run):
+    return torch.load(run / STATE_FILE, weights_only=True)
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        if isinstance(a[name], dict):
+            assert_same(a[name], b[name])
+        elif isinstance(a[name], torch.Tensor):
+            assert torch.equal(a[name], b[name]), name
+        else:
+            assert a[name] == b[name] or name in ("seconds",), name
+
+
+@pytest.mark.parametrize("task", ["inpaint", "upscale"])
+def test_resume_is_exact(small_config, tmp_path, monkeypatch, vgg_file, task):
+    config = replace(
+        small_config, task=task, steps=20, workers=1, vgg=str(vgg_file), perceptual_crop=8, loss=LossWeights()
+    )
+    train(config, make_run(tmp_path / "whole"))
+    run = make_run(tmp_path / "halves")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_signals", stop_after(10))
+        assert train(config, run).step == 10
+    assert train(config, run).step == 20
+    assert_same(read_state(tmp_path / "whole"), read_state(run))
+
+
+def make_run(path):
+    path.mkdir()
+    return path
+
+
+def test_training_lowers_the_loss(small_config, tmp_path, read_log):
+    train(replace(small_config, steps=60, learning_rate=2e-3, log_every=10), make_run(tmp_path / "run"))
+    losses = [line["loss"] for line in read_log(tmp_path / "run", "train")]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_run_folder_explains_itself(small_config, tmp_path, read_log):
+    run = make_run(tmp_path / "run")
+    progress = train(small_config, run)
+    lines = read_log(run, "train")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "valid", "hole", "norm", "lr", "skipped"} <= lines[0].keys()
+    assert "pictures_per_s" in lines[-1]
+    assert [line["step"] for line in read_log(run, "validation")] == [4, 6]
+    assert progress.figures.keys() == {"l1", "psnr", "ssim"}
+    assert sorted(path.name for path in (run / "grids").iterdir()) == ["0000004.png", "0000006.png"]
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_ema_follows_the_weights(small_config):
+    network = PConvUNet(small_config.network_config())
+    ema = Ema(network, 0.5)
+    name, weight = next(iter(network.named_parameters()))
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight += 1
+    ema.update(network, step=1)  # in the first step: 1/11 of the past
+    torch.testing.assert_close(ema.values[name], before + 10 / 11)
+    ema.update(network, step=1000)
+    torch.testing.assert_close(ema.values[name], before + 1 - 0.5 / 11)
+
+
+def test_validation_leaves_network_and_statistics_alone(small_config, tmp_path, monkeypatch):
+    seen = []
+    real = validation.validate
+
+    def spy(network, *args):
+        before = {k: v.clone() for k, v in network.state_dict().items()}
+        figures = real(network, *args)
+        seen.append(all(torch.equal(before[k], v) for k, v in network.state_dict().items()) and network.training)
+        return figures
+
+    monkeypatch.setattr(loop, "validate", spy)
+    train(small_config, make_run(tmp_path / "run"))
+    assert seen == [True, True]
+
+
+def poison(monkeypatch, when):
+    """Make the loss NaN, through the network's own output, in the steps for which `when(step)` holds."""
+    real, calls = loop.total_loss, iter(range(1, 1000))
+
+    def total_loss(output, *args):
+        loss, terms = real(output, *args)
+        return (loss * float("nan"), terms) if when(next(calls)) else (loss, terms)
+
+    monkeypatch.setattr(loop, "total_loss", total_loss)
+
+
+def test_a_step_without_a_finite_gradient_is_skipped(small_config, tmp_path, monkeypatch, read_log):
+    poison(monkeypatch, lambda step: step in (2, 3))
+    run = make_run(tmp_path / "run")
+    progress = train(small_config, run)
+    assert (progress.step, progress.skipped) == (6, 2)
+    saved = read_state(run)
+    for group in ("network", "ema"):
+        assert all(torch.isfinite(v).all() for v in saved[group].values())
+    assert read_log(run, "train")[-1]["skipped"] == 2
+
+
+def test_a_skipped_step_leaves_no_trace_in_weights_and_statistics(small_config, tmp_path, monkeypatch):
+    poison(monkeypatch, lambda step: step == 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_signals", stop_after(3))
+        train(small_config, make_run(tmp_path / "run"))
+    before = read_state(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_signals", stop_after(1))
+        train(small_config, tmp_path / "run")
+    after = read_state(tmp_path / "run")
+    assert after["progress"]["skipped"] == 1
+    assert_same(before["network"], after["network"])
+    assert_same(before["ema"], after["ema"])
+
+
+def test_many_bad_steps_in_a_row_end_the_run_with_the_last_good_weights(small_config, tmp_path, monkeypatch):
+    poison(monkeypatch, lambda step: step > 3)
+    run = make_run(tmp_path / "run")
+    with pytest.raises(DivergedError, match=r"20 steps in a row .* Try a lower --learning-rate"):
+        train(replace(small_config, steps=100), run)
+    saved = read_state(run)
+    assert saved["progress"]["step"] == 23
+    assert all(torch.isfinite(v).all() for v in saved["network"].values())
+
+
+def test_stage_2_keeps_the_encoders_batch_norm(small_config, tmp_path):
+    first = make_run(tmp_path / "first")
+    train(small_config, first)
+    network = PConvUNet(small_config.network_config())
+    network.load_state_dict(read_state(first)["network"])
+    save_checkpoint(tmp_path / "init.safetensors", network)
+    second = make_run(tmp_path / "second")
+    train(replace(small_config, init=str(tmp_path / "init.safetensors"), freeze_encoder_norm=True), second)
+    before, after = read_state(first)["network"], read_state(second)["network"]
+    norm = [name for name in before if ".norm." in name and "num_batches" not in name]
+    frozen = [name for name in norm if name.startswith("encoder")]
+    free = [name for name in norm if name.startswith("decoder")]
+    assert len(frozen) == 4  # weight, bias, mean and variance of the second stage; the first has no batch norm
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not any(torch.equal(before[name], after[name]) for name in free)
+    assert not torch.equal(before["encoder.0.conv.weight"], after["encoder.0.conv.weight"])
+
+
+def test_stage_1_moves_the_encoders_batch_norm(small_config):
+    network = PConvUNet(small_config.network_config())
+    set_training_mode(network, freeze_encoder_norm=False)
+    assert network.encoder[1].norm.training
+    set_training_mode(network, freeze_encoder_norm=True)
+    assert not network.encoder[1].norm.training
+    assert network.decoder[0].norm.training
+
+
+def test_schedule_warms_up_and_falls_as_a_cosine(small_config):
+    config = replace(small_config, steps=1000, warmup=10)
+    assert schedule(config, Progress(0)) == pytest.approx(0.1)
+    assert schedule(config, Progress(500)) == pytest.approx(0.5)
+    assert schedule(config, Progress(1000)) == pytest.approx(0)
+    by_time = replace(config, steps=None, hours=2.0)
+    assert schedule(by_time, Progress(500, seconds=3600)) == pytest.approx(0.5)
+    assert schedule(replace(config, schedule="constant"), Progress(900)) == 1
+
+
+def test_the_schedule_reaches_the_optimizer(small_config, tmp_path, read_log):
+    train(small_config, make_run(tmp_path / "run"))
+    rates = [line["lr"] for line in read_log(tmp_path / "run", "train")]
+    assert rates == pytest.approx([2e-4 * schedule(small_config, Progress(step)) for step in range(6)])
+
+
+def test_hours_end_a_run(small_config, tmp_path):
+    progress = train(replace(small_config, steps=None, hours=1e-4), make_run(tmp_path / "run"))
+    assert progress.step >= 1
+    assert progress.seconds >= 0.36
+
+
+def test_a_full_disk_keeps_the_last_state_and_the_run_goes_on(small_config, tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run")
+    real, calls = state.write_atomically, []
+
+    def full(path, data):
+        calls.append(path)
+        if 1 < len(calls) < 5:
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(state, "write_atomically", full)
+    assert train(replace(small_config, save_minutes=0.0), run).step == 6
+    assert len(calls) > 5
+    assert read_state(run)["progress"]["step"] == 6
+    assert "No space left on device" in capsys.readouterr().out
+
+
+def test_a_full_disk_at_the_end_is_an_error_and_the_old_state_stays(small_config, tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    real, calls = state.write_atomically, []
+
+    def full(path, data):
+        calls.append(path)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(state, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(small_config, run)
+    assert read_state(run)["progress"]["step"] == 0
+
+
+def command(config, run, workers=0, save_minutes=0):
+    """`pconv-train fit` in a process of its own, with the options of `config`."""
+    options = {
+        "--name": run, "--stages": config.stages, "--steps": config.steps, "--batch": 2, "--crop": 16, "--loss": "l1",
+        "--validation": 2, "--log-every": 1, "--save-minutes": save_minutes, "--workers": workers, "--threads": 1,
+        "--device": "cpu",
+    }  # fmt: skip
+    flat = [str(part) for pair in options.items() for part in pair]
+    return [sys.executable, "-m", "pconv_train", "fit", config.data, *flat]
+
+
+def wait_for_step(run, step):
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            if read_state(run)["progress"]["step"] >= step:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"no step {step} within 30 s")
+
+
+def test_killed_runs_go_on(small_config, tmp_path):
+    config, run = replace(small_config, steps=100_000), tmp_path / "run"
+    process = subprocess.Popen(command(config, run), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        wait_for_step(run, 3)
+    finally:
+        process.kill()
+        process.wait()
+    done = read_state(run)["progress"]["step"]
+    resume = [sys.executable, "-m", "pconv_train", "fit", "--name", str(run), "--resume", "--steps", str(done + 3)]
+    subprocess.run(resume, check=True, capture_output=True)
+    assert read_state(run)["progress"]["step"] == done + 3
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_ends_the_step_saves_and_exits_0(small_config, tmp_path, sent):
+    config, run = replace(small_config, steps=100_000), tmp_path / "run"
+    arguments = command(config, run, workers=1, save_minutes=60)
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        for _ in range(600):
+            if (run / "log.jsonl").exists():
+                break
+            time.sleep(0.05)
+        os.killpg(process.pid, sent)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert 1 <= read_state(run)["progress"]["step"] < 100_000
+
+
+def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp_path):
+    """With batch norm out of the way, one SGD-like first step of Adam from the same weights is the same."""
+    network = PConvUNet(replace(small_config.network_config(), batch_norm=False))
+    save_checkpoint(tmp_path / "init.safetensors", network)
+    base = [
+        "-m", "pconv_train", "fit", small_config.data, "--init", str(tmp_path / "init.safetensors"), "--steps", "1",
+        "--crop", "16", "--workers", "0", "--loss", "l1", "--validation", "2", "--threads", "1", "--device", "cpu",
+        "--warmup", "0", "--log-every", "1",
+    ]  # fmt: skip
+    single = [sys.executable, *base, "--name", str(tmp_path / "single"), "--batch", "4"]
+    double = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
+        "--rdzv-endpoint=localhost:0", *base, "--name", str(tmp_path / "double"), "--batch", "2",
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for arguments in (single, double):
+        result = subprocess.run(arguments, capture_output=True, text=True, env=env, timeout=120)
+        assert result.returncode == 0, result.stderr
+    alone, together = read_state(tmp_path / "single"), read_state(tmp_path / "double")
+    # Adam's first moment after one step is 0.1 · gradient, free of the sign-like division of its update.
+    pairs = zip(alone["optimizer"]["state"].values(), together["optimizer"]["state"].values(), strict=True)
+    for a, b in pairs:
+        torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-4, atol=1e-7)
+    assert (tmp_path / "double" / "log.jsonl").read_text().count('"train"') == 1  # only the first process logs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "colorize"}, "--task must be one of"),
+        ({"preset": "huge"}, "--preset must be one of"),
+        ({"hours": 1.0}, "either --steps or --hours"),
+        ({"steps": None}, "either --steps or --hours"),
+        ({"crop": 128, "stages": 8}, "use at most --stages 6"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(small_config, change, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(small_config, **change)
+
+
+def test_config_survives_json(small_config):
+    assert TrainConfig.from_json(small_config.to_json()) == small_config
+
+
+def test_default_stages_leave_a_bottleneck_of_2(small_config):
+    assert [replace(small_config, crop=c, stages=None).deepest_stages() for c in (512, 256, 128, 16)] == [8, 7, 6, 3]
+
+
+def test_holding_out_every_photo_is_refused(small_config, tmp_path):
+    with pytest.raises(ConfigError, match="leaves none of 8 photos"):
+        train(replace(small_config, validation=8), make_run(tmp_path / "run"))
+
+
+def test_fp16_overflow_is_scaled_down_not_fatal(small_config, tmp_path):
+    progress = train(replace(small_config, precision="fp16"), make_run(tmp_path / "run"))
+    assert progress.step == 6
+
+
+def test_plain_twin_trains(small_config, tmp_path):
+    train(replace(small_config, plain=True), make_run(tmp_path / "run"))
+    assert "figures" in read_state(tmp_path / "run")["progress"]
+
+
+def test_export_is_the_ema(small_config, tmp_path):
+    from pconv_train.export import export
+
+    run = make_run(tmp_path / "run")
+    train(small_config, run)
+    (run / "config.json").write_text(small_config.to_json())
+    export(run, tmp_path / "out.safetensors", "Drawn by a test.")
+    network, ema = load_checkpoint(tmp_path / "out.safetensors"), read_state(run)["ema"]
+    for name, value in network.state_dict().items():
+        if name in ema:
+            torch.testing.assert_close(value, ema[name], rtol=1e-3, atol=1e-6)
+    card = (tmp_path / "out.md").read_text()
+    assert "Drawn by a test." in card
+    assert "12 " not in card.splitlines()[0]
+    assert "| pictures seen | 12 |" in card

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from pconv_train.losses import (
+    LossWeights,
+    gram,
+    hole_loss,
+    perceptual_loss,
+    style_loss,
+    total_loss,
+    tv_loss,
+    valid_loss,
+)
+
+rng = np.random.default_rng(0)
+OUTPUT, TARGET = rng.random((2, 3, 9, 11)), rng.random((2, 3, 9, 11))
+HOLE = (rng.random((2, 1, 9, 11)) < 0.3).astype(float)
+PSI = [rng.random((2, c, s, s)) for c, s in ((4, 8), (5, 4), (6, 2))]
+PSI_TARGET = [rng.random(p.shape) for p in PSI]
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array).float()
+
+
+def test_pixel_losses_average_over_every_element_of_the_batch():
+    difference = np.abs(OUTPUT - TARGET)
+    valid = valid_loss(tensor(OUTPUT), tensor(TARGET), tensor(HOLE))
+    hole = hole_loss(tensor(OUTPUT), tensor(TARGET), tensor(HOLE))
+    assert valid.item() == pytest.approx((difference * (1 - HOLE)).sum() / OUTPUT.size, rel=1e-5)
+    assert hole.item() == pytest.approx((difference * HOLE).sum() / OUTPUT.size, rel=1e-5)
+
+
+def test_perceptual_loss_adds_the_mean_difference_of_each_layer():
+    wanted = sum(np.abs(a - b).sum() / a.size for a, b in zip(PSI, PSI_TARGET, strict=True))
+    found = perceptual_loss([tensor(p) for p in PSI], [tensor(p) for p in PSI_TARGET])
+    assert found.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def numpy_gram(psi: np.ndarray) -> np.ndarray:
+    n, c, h, w = psi.shape
+    flat = psi.reshape(n, c, h * w).transpose(0, 2, 1)  # (H·W) × C
+    return np.stack([f.T @ f for f in flat]) / (c * h * w)
+
+
+def test_gram_is_psi_transposed_psi_over_its_size():
+    np.testing.assert_allclose(gram(tensor(PSI[0])).numpy(), numpy_gram(PSI[0]), rtol=1e-5)
+
+
+def test_style_loss_averages_over_the_gram_matrix():
+    pairs = zip(PSI, PSI_TARGET, strict=True)
+    wanted = sum(np.abs(numpy_gram(a) - numpy_gram(b)).mean() for a, b in pairs)
+    found = style_loss([tensor(p) for p in PSI], [tensor(p) for p in PSI_TARGET])
+    assert found.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_gram_of_large_half_precision_features_is_finite():
+    huge = torch.full((1, 2, 64, 64), 6e4, dtype=torch.float16)
+    assert torch.isfinite(gram(huge)).all()
+
+
+def test_tv_loss_counts_neighbours_that_are_both_in_the_dilated_hole():
+    n, _, h, w = OUTPUT.shape
+    region = np.zeros_like(HOLE)
+    for b, _, y, x in np.argwhere(HOLE):
+        region[b, 0, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = 1
+    total = 0.0
+    for b in range(n):
+        for y in range(h):
+            for x in range(w):
+                for yy, xx in ((y + 1, x), (y, x + 1)):
+                    if yy < h and xx < w and region[b, 0, y, x] and region[b, 0, yy, xx]:
+                        total += np.abs(OUTPUT[b, :, y, x] - OUTPUT[b, :, yy, xx]).sum()
+    assert tv_loss(tensor(OUTPUT), tensor(HOLE)).item() == pytest.approx(total / OUTPUT.size, rel=1e-5)
+
+
+def fake_features(image: torch.Tensor) -> list[torch.Tensor]:
+    return [image * 2, image[..., ::2, ::2], image[..., ::4, ::4] ** 2]
+
+
+def test_total_loss_is_equation_7():
+    output, target, hole = tensor(OUTPUT), tensor(TARGET), tensor(HOLE)
+    comp = torch.where(hole > 0, output, target)
+    psi_out, psi_comp, psi_gt = (fake_features(x) for x in (output, comp, target))
+    wanted = (
+        valid_loss(output, target, hole)
+        + 6 * hole_loss(output, target, hole)
+        + 0.05 * (perceptual_loss(psi_out, psi_gt) + perceptual_loss(psi_comp, psi_gt))
+        + 120 * (style_loss(psi_out, psi_gt) + style_loss(psi_comp, psi_gt))
+        + 0.1 * tv_loss(comp, hole)
+    )
+    found, terms = total_loss(output, target, hole, LossWeights(), fake_features)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert set(terms) == {"valid", "hole", "perceptual", "style", "tv"}
+
+
+def test_l1_weights_leave_out_all_that_needs_vgg():
+    _, terms = total_loss(tensor(OUTPUT), tensor(TARGET), tensor(HOLE), LossWeights.l1())
+    assert set(terms) == {"valid", "hole"}
+
+
+def test_perceptual_crop_shows_psi_one_window_of_all_pictures():
+    seen = []
+
+    def features(image: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(image)
+        return [image]
+
+    target = torch.arange(2 * 3 * 9 * 11).view(2, 3, 9, 11).float() / 1000
+    generator = torch.Generator().manual_seed(1)
+    total_loss(target, target, tensor(HOLE), LossWeights(), features, 4, generator)
+    out, comp, gt = seen[0].chunk(3)
+    assert out.shape == (2, 3, 4, 4)
+    assert torch.equal(out, gt)
+    assert torch.equal(comp, gt)
+
+
+def test_the_output_does_not_reach_the_composite_outside_the_hole():
+    output = tensor(OUTPUT).requires_grad_()
+    weights = LossWeights(valid=0, hole=0, perceptual=0, style=0, tv=1)
+    total_loss(output, tensor(TARGET), tensor(HOLE), weights)[0].backward()
+    assert (output.grad.abs().sum(1, keepdim=True)[tensor(HOLE) == 0] == 0).all()

@@ -1,0 +1,109 @@
+"""What a training run is: one frozen dataclass, written into the run folder as config.json."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pconv import PConvUNetConfig
+
+from pconv_train.data import TASKS
+from pconv_train.losses import LossWeights
+
+PRESETS = {"paper": PConvUNetConfig.paper, "compact": PConvUNetConfig.compact}
+
+
+class ConfigError(ValueError):
+    """The options of a run do not go together; the message says which."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All options of one stage of training."""
+
+    # Data.
+    data: str  # folder of photographs
+    include: tuple[str, ...] = ("*",)  # shell patterns of file names
+    exclude: tuple[str, ...] = ()
+    layout: str = "folder"  # "folder", "imagenet", "places2" or "celeba-hq"
+    holes: str | None = None  # folder of mask files; None: generated
+    validation: int = 32  # photos held out for validation
+    # Task and network.
+    task: str = "inpaint"
+    preset: str = "compact"
+    stages: int | None = None  # of the encoder; None: as many as suit the crop
+    plain: bool = False  # the paper's "Conv" instead of partial convolutions
+    init: str | None = None  # checkpoint to start from; it then decides the network
+    freeze_encoder_norm: bool = False  # stage 2 (§4.2)
+    # Optimization.
+    steps: int | None = None
+    hours: float | None = None
+    batch: int = 6  # a step and process
+    crop: int = 256  # px
+    max_scale: float = 2.0
+    learning_rate: float = 2e-4
+    warmup: int = 100  # steps
+    schedule: str = "cosine"  # or "constant"
+    clip: float = 1.0  # gradient norm
+    ema: float = 0.999  # decay a step
+    precision: str = "auto"  # "fp32", "bf16", "fp16"
+    seed: int = 0
+    # Loss.
+    loss: LossWeights = dataclasses.field(default_factory=LossWeights)
+    vgg: str | None = None  # file; None: torchvision downloads
+    perceptual_crop: int | None = None  # px; None: the whole crop
+    # Machine.
+    device: str = "auto"
+    workers: int = 1
+    threads: int | None = None
+    # Log.
+    log_every: int = 50  # steps
+    validate_every: int = 1000  # steps
+    save_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ConfigError(f"--task must be one of {', '.join(TASKS)}, got {self.task!r}")
+        if self.preset not in PRESETS:
+            raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if (self.steps is None) == (self.hours is None):
+            raise ConfigError("give either --steps or --hours")
+        if self.stages is not None and self.stages > self.deepest_stages():
+            raise ConfigError(
+                f"{self.stages} stages reduce a crop of {self.crop} px below 2×2, where batch norm sees too few values "
+                f"to be stable: use at most --stages {self.deepest_stages()}, or a larger --crop"
+            )
+
+    def deepest_stages(self) -> int:
+        """Count the stages after which the crop is still at least 2×2: 8 at 512, 7 at 256 px."""
+        return max(1, min(8, int(math.log2(self.crop)) - 1))
+
+    def network_config(self) -> PConvUNetConfig:
+        """Build the network's config of preset, stages and kind."""
+        return PRESETS[self.preset](self.stages or self.deepest_stages(), not self.plain)
+
+    def to_json(self) -> str:
+        """Write all options as JSON, as read by `from_json`."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the options of config.json."""
+        fields = json.loads(text)
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        fields["loss"] = LossWeights(**fields["loss"])
+        return cls(**fields)
+
+
+def read_config(run: Path) -> TrainConfig:
+    """Read config.json of a run folder.
+
+    Raises:
+        ConfigError: There is no run in that folder.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"no run at {run}: {path.name} is missing")
+    return TrainConfig.from_json(path.read_text())

@@ -1,0 +1,116 @@
+"""From a run to a checkpoint that can be served: EMA weights in half precision, provenance, a model card."""
+
+import hashlib
+import json
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pconv import PConvUNet, describe_checkpoint, load_checkpoint, save_checkpoint
+from pconv.checkpoint import write_atomically
+
+from pconv_train.config import ConfigError, TrainConfig, read_config
+from pconv_train.data import DataError
+from pconv_train.layouts import find_training_photos
+from pconv_train.state import STATE_FILE
+
+
+def export(run: Path, path: Path, description: str = "") -> str:
+    """Write a run's EMA weights as fp16 safetensors, and a Markdown card beside it.
+
+    Args:
+        run: Run folder.
+        path: File to write, `*.safetensors`.
+        description: Sentence on the data and its licences, for the card.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        ConfigError: There is no run, or it has no state yet.
+    """
+    config = read_config(run)
+    if not (run / STATE_FILE).is_file():
+        raise ConfigError(f"{run} has no {STATE_FILE} yet: train first")
+    state = torch.load(run / STATE_FILE, map_location="cpu", weights_only=True)
+    network = load_checkpoint(config.init) if config.init else PConvUNet(config.network_config())
+    network.load_state_dict(state["ema"], strict=False)
+    provenance = _provenance(config, state["progress"], description)
+    sha256 = save_checkpoint(path, network, config.task, provenance, torch.float16)
+    write_atomically(path.with_suffix(".md"), model_card(path).encode())
+    return sha256
+
+
+def model_card(path: Path) -> str:
+    """Describe a checkpoint in Markdown, from what it says of itself."""
+    info = describe_checkpoint(path)
+    stages = list(info.provenance.get("stages", []))
+    lines = [
+        f"# {path.stem}",
+        "",
+        f"Partial-convolution U-Net (Liu et al. 2018, arXiv:1804.07723) for the task **{info.task}**.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| sha256 | `{info.sha256}` |",
+        f"| weights | {info.parameters:,}, half precision |",
+        f"| channels of the encoder | {', '.join(map(str, info.config.channels))} |",
+        f"| pictures seen | {sum(stage['pictures'] for stage in stages):,} |",
+        f"| hours | {sum(stage['hours'] for stage in stages):.2f} |",
+        "",
+    ]
+    for number, stage in enumerate(stages, 1):
+        config = stage["config"]
+        terms = ", ".join(f"{weight:g} {name}" for name, weight in config["loss"].items() if weight)
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in stage["validation"].items())
+        lines += [
+            f"## Stage {number}: {stage['steps']:,} steps of {config['batch']} crops of {config['crop']} px",
+            "",
+            f"- Loss: {terms}.",
+            f"- Adam, learning rate {config['learning_rate']:g}, {config['schedule']} schedule, "
+            f"EMA {config['ema']:g}, seed {config['seed']}.",
+            f"- Data: {stage['data']['photos']} photos, names' sha256 `{stage['data']['names_sha256'][:16]}…`. "
+            f"{stage['data']['description']}",
+            f"- On {config['validation']} photos of the same source, held out: {figures or 'not measured'}.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _provenance(config: TrainConfig, progress: dict[str, Any], description: str) -> dict[str, Any]:
+    stage = {
+        "config": json.loads(config.to_json()),
+        "steps": progress["step"],
+        "skipped": progress["skipped"],
+        "pictures": progress["step"] * config.batch,
+        "hours": round(progress["seconds"] / 3600, 3),
+        "validation": progress["figures"],
+        "data": _describe_data(config, description),
+        "pconv": version("pconv"),
+        "revision": _git_revision(),
+    }
+    # Only the names of local files: their folders are nobody's business.
+    for name in ("data", "init", "vgg", "holes"):
+        if value := stage["config"][name]:
+            stage["config"][name] = Path(value).name
+    earlier = dict(describe_checkpoint(config.init).provenance).get("stages", []) if config.init else []
+    return {"stages": [*earlier, stage]}
+
+
+def _describe_data(config: TrainConfig, description: str) -> dict[str, Any]:
+    try:
+        names = sorted(path.name for path in find_training_photos(config))
+    except DataError:  # trained elsewhere, exported here
+        names = []
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return {"photos": len(names) - config.validation, "names_sha256": digest, "description": description}
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

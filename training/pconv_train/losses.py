@@ -1,0 +1,121 @@
+"""The paper's losses (§3.3, eqs. 3–7), one small function a term, all in float32.
+
+`output` is I_out, `comp` is I_comp (`target` outside the hole), `target` is I_gt; `(N, 3, H, W)` in [0, 1]. `hole` is
+1 − M, `(N, 1, H, W)` of {0, 1}. The first version of the paper prints plain norms; the means here follow its later
+version, and belong to what the weights of eq. 7 mean.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from types import EllipsisType
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Features = Callable[[Tensor], Sequence[Tensor]]  # Ψ: a picture to its pool1, pool2, pool3
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of eq. 7; a term of weight 0 is not computed."""
+
+    valid: float = 1.0
+    hole: float = 6.0
+    perceptual: float = 0.05
+    style: float = 120.0
+    tv: float = 0.1
+
+    @classmethod
+    def l1(cls, valid: float = 1.0, hole: float = 6.0) -> Self:
+        """The first two terms alone: no VGG, so many times faster."""
+        return cls(valid, hole, 0.0, 0.0, 0.0)
+
+
+def valid_loss(output: Tensor, target: Tensor, hole: Tensor) -> Tensor:
+    """L_valid = ‖M ⊙ (I_out − I_gt)‖₁, averaged over all N·C·H·W elements (eq. 3)."""
+    return ((1 - hole) * (output - target)).abs().mean()
+
+
+def hole_loss(output: Tensor, target: Tensor, hole: Tensor) -> Tensor:
+    """L_hole = ‖(1 − M) ⊙ (I_out − I_gt)‖₁, averaged over all N·C·H·W elements (eq. 3)."""
+    return (hole * (output - target)).abs().mean()
+
+
+def perceptual_loss(features: Sequence[Tensor], target_features: Sequence[Tensor]) -> Tensor:
+    """Σ_n ‖Ψ_n(I) − Ψ_n(I_gt)‖₁, each averaged over its elements: one of the two sums of eq. 4."""
+    return torch.stack([F.l1_loss(a, b) for a, b in zip(features, target_features, strict=True)]).sum()
+
+
+def gram(features: Tensor) -> Tensor:
+    """K_n ΨᵀΨ with K_n = 1/(C·H·W) (eqs. 5, 6): `(N, C, H, W)` → `(N, C, C)` float32."""
+    n, channels, height, width = features.shape
+    # Divided in two steps, before and after the product, so that half precision neither overflows nor underflows.
+    flat = features.float().reshape(n, channels, height * width) / (height * width) ** 0.5
+    product: Tensor = flat @ flat.transpose(1, 2)
+    return product / channels
+
+
+def style_loss(features: Sequence[Tensor], target_features: Sequence[Tensor]) -> Tensor:
+    """Σ_n ‖K_n(ΨᵀΨ − Ψ_gtᵀΨ_gt)‖₁, averaged over C×C (eq. 5 for I_out, eq. 6 for I_comp)."""
+    pairs = zip(features, target_features, strict=True)
+    return torch.stack([F.l1_loss(gram(a), gram(b)) for a, b in pairs]).sum()
+
+
+def tv_loss(comp: Tensor, hole: Tensor) -> Tensor:
+    """Total variation in the hole dilated by one pixel, P: both neighbours in P; the sum ÷ N·C·H·W."""
+    region = F.max_pool2d(hole, 3, 1, 1)
+    across = (region[..., 1:] * region[..., :-1] * (comp[..., 1:] - comp[..., :-1])).abs().sum()
+    down = (region[..., 1:, :] * region[..., :-1, :] * (comp[..., 1:, :] - comp[..., :-1, :])).abs().sum()
+    return (across + down) / comp.numel()
+
+
+def total_loss(
+    output: Tensor,
+    target: Tensor,
+    hole: Tensor,
+    weights: LossWeights,
+    features: Features | None = None,
+    perceptual_crop: int | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_total of eq. 7.
+
+    Args:
+        output: I_out, `(N, 3, H, W)`, any floating dtype.
+        target: I_gt, `(N, 3, H, W)` in [0, 1].
+        hole: `(N, 1, H, W)` of {0, 1}, 1 = hole.
+        weights: Of the five terms.
+        features: Ψ; needed if the perceptual or style weight is not 0.
+        perceptual_crop: Side of the random window to which Ψ is applied, px; None: the whole picture.
+        generator: CPU generator that places the window.
+
+    Returns:
+        The weighted sum, and each unweighted term by name, detached.
+    """
+    output, hole = output.float(), hole.float()
+    comp = torch.where(hole > 0, output, target)
+    terms = {"valid": valid_loss(output, target, hole), "hole": hole_loss(output, target, hole)}
+    if weights.tv:
+        terms["tv"] = tv_loss(comp, hole)
+    if weights.perceptual or weights.style:
+        assert features is not None, "perceptual and style terms need VGG features"
+        window = _window(target, perceptual_crop, generator)
+        pictures = torch.cat([x[window] for x in (output, comp, target)])
+        psi_out, psi_comp, psi_target = zip(*(x.float().chunk(3) for x in features(pictures)), strict=True)
+        if weights.perceptual:
+            terms["perceptual"] = perceptual_loss(psi_out, psi_target) + perceptual_loss(psi_comp, psi_target)
+        if weights.style:
+            terms["style"] = style_loss(psi_out, psi_target) + style_loss(psi_comp, psi_target)
+    weighted = asdict(weights)
+    total = torch.stack([weighted[name] * term for name, term in terms.items()]).sum()
+    return total, {name: term.detach() for name, term in terms.items()}
+
+
+def _window(target: Tensor, side: int | None, generator: torch.Generator | None) -> tuple[EllipsisType, slice, slice]:
+    height, width = target.shape[-2:]
+    crop = (min(side or height, height), min(side or width, width))
+    top = int(torch.randint(height - crop[0] + 1, (), generator=generator))
+    left = int(torch.randint(width - crop[1] + 1, (), generator=generator))
+    return (..., slice(top, top + crop[0]), slice(left, left + crop[1]))
