@@ -24,7 +24,7 @@ from serving import CPU, TOKEN, blob, picture, running, wait_for
 
 WHOLE = Box(0, 0, 56, 40)
 PART = (WHOLE, picture(), blob())
-FREE_SECONDS = 1.0  # from cancel to the next job's start; some 20 ms on a quiet machine
+FREE_SECONDS = 1.0  # from cancel to the next job's start, on a machine that may be busy
 
 
 class StepEngine(Engine):
