@@ -6,7 +6,8 @@ BIN := .venv/bin
 
 setup: .venv/.installed
 
-.venv/.installed: pyproject.toml
+# The install generates the protos' code, so a changed proto installs again.
+.venv/.installed: pyproject.toml hatch_build.py $(wildcard protos/pconv_api/v1/*.proto)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
@@ -20,8 +21,8 @@ check: setup
 	$(BIN)/mypy
 	$(MAKE) test
 
-demo:
-	@echo 'make demo: nothing to show yet: there is no server.' >&2; exit 1
+demo: setup
+	$(BIN)/python -m pconv_server.demo build/demo
 
 bench: setup
 	$(BIN)/python -m bench

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import torch
 
-from bench import network, training
+from bench import network, training, transport
 from bench.measure import Row
 
-SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {"network": network.rows, "training": training.rows}
+SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "network": network.rows,
+    "training": training.rows,
+    "transport": transport.rows,
+}
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pconv.checkpoint import (
 from pconv.layers import PartialConv2d
 from pconv.network import PConvUNet, PConvUNetConfig, fold_batch_norm
 from pconv.operations import composite, inpaint, place_pixels, upscale
+from pconv.tiles import upscale_tiles
 
 __all__ = [
     "CheckpointError",
@@ -27,4 +28,5 @@ __all__ = [
     "place_pixels",
     "save_checkpoint",
     "upscale",
+    "upscale_tiles",
 ]

@@ -42,7 +42,7 @@ def inpaint(network: PConvUNet, image: Tensor, hole: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def upscale(network: PConvUNet, image: Tensor, factor: int = 4) -> Tensor:
+def upscale(network: PConvUNet, image: Tensor, factor: int = 4, hole: Tensor | None = None) -> Tensor:
     """Enlarge a picture by offset pixels (§5.2): its pixels on a lattice, the network fills between them.
 
     The lattice pixels condition the network; the raw output is the result, at the lattice too.
@@ -51,11 +51,16 @@ def upscale(network: PConvUNet, image: Tensor, factor: int = 4) -> Tensor:
         network: An upscaling network in eval mode, trained for this factor.
         image: `(N, 3, H, W)`, sRGB in [0, 1].
         factor: Enlargement K ≥ 1 of height and width.
+        hole: `(N, 1, H, W)`, 0 = known, anything else = unknown (transparent, say); None: all is known.
 
     Returns:
         `(N, 3, K·H, K·W)` in [0, 1].
     """
-    output: Tensor = network(*place_pixels(image, factor))
+    placed, between = place_pixels(image, factor)
+    if hole is not None:
+        check_image_and_hole(image, hole)
+        between[..., factor // 2 :: factor, factor // 2 :: factor] = (hole != 0).to(between.dtype)
+    output: Tensor = network(placed, between)
     return output.clamp(0, 1).to(image.dtype)
 
 

@@ -1,0 +1,137 @@
+import io
+
+import numpy as np
+import pytest
+from pconv_server.pictures import ORIENTATION, Photo, PictureError, read_mask, read_photo, write_photo
+from PIL import Image, ImageCms, ImageOps
+from serving import picture
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def exif(orientation=None):
+    found = Image.Exif()
+    found[0x010F] = "Maker"
+    found.get_ifd(0x8769)[0x8827] = 400  # ISO, in the Exif directory
+    found.get_ifd(0x8825)[1] = "N"  # GPS
+    if orientation:
+        found[ORIENTATION] = orientation
+    return found
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("has_alpha", [False, True])
+@pytest.mark.parametrize(
+    ("ending", "dtype"),
+    [
+        (".png", np.uint8),
+        (".png", np.uint16),
+        (".tif", np.uint8),
+        (".tif", np.uint16),
+        (".tif", np.float32),
+        (".webp", np.uint8),
+    ],
+)
+def test_lossless_files_keep_everything(tmp_path, ending, dtype, channels, has_alpha):
+    if ending == ".webp" and channels == 1:
+        pytest.skip("WebP has no gray")
+    if ending == ".tif" and dtype != np.uint8 and channels == 1 and has_alpha:
+        pytest.skip("OpenCV does not read them; there is a sentence, below")
+    pixels = picture(channels=channels, dtype=dtype)
+    alpha = picture(channels=1, dtype=dtype, seed=1)[..., 0] if has_alpha else None
+    path = tmp_path / f"photo{ending}"
+    write_photo(path, Photo(pixels, alpha, ICC, exif(), (300, 300)))
+    back = read_photo(path)
+    assert back.pixels.dtype == dtype
+    assert back.pixels.tobytes() == pixels.tobytes()
+    assert (back.alpha is None) == (alpha is None)
+    assert alpha is None or back.alpha.tobytes() == alpha.tobytes()
+    assert back.icc == ICC
+    assert back.exif[0x010F] == "Maker"
+    assert back.exif.get_ifd(0x8769)[0x8827] == 400
+    assert back.exif.get_ifd(0x8825)[1] == "N"
+    if ending != ".webp":
+        assert back.dpi == pytest.approx((300, 300), rel=1e-3)
+    if dtype != np.float32:  # Pillow has no colours in float
+        with Image.open(path) as image:
+            image.load()  # it, too, takes it for a good file
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif"])
+def test_orientation_is_as_pillow_turns_it(tmp_path, orientation, ending):
+    path = tmp_path / f"turned{ending}"
+    Image.fromarray(picture(24, 40)).save(path, exif=exif(orientation))
+    with Image.open(path) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image))
+    photo = read_photo(path)
+    assert np.array_equal(photo.pixels, wanted)
+    write_photo(tmp_path / "again.png", photo)
+    with Image.open(tmp_path / "again.png") as image:
+        assert image.getexif().get(ORIENTATION, 1) == 1
+        assert image.getexif()[0x010F] == "Maker"
+
+
+def test_jpeg_keeps_profile_and_exif(tmp_path):
+    write_photo(tmp_path / "a.jpg", Photo(picture(), None, ICC, exif(), (72, 72)))
+    back = read_photo(tmp_path / "a.jpg")
+    assert back.icc == ICC
+    assert back.exif.get_ifd(0x8769)[0x8827] == 400
+
+
+def test_sixteen_bit_files_of_others_are_read_in_full(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    pixels = picture(dtype=np.uint16)
+    for ending in (".png", ".tif"):  # OpenCV compresses TIFF by LZW
+        cv2.imwrite(str(tmp_path / f"a{ending}"), pixels[..., ::-1])
+        assert np.array_equal(read_photo(tmp_path / f"a{ending}").pixels, pixels)
+
+
+def test_palettes_and_bilevel_become_rgb_and_gray(tmp_path):
+    Image.fromarray(picture()).quantize(8).save(tmp_path / "p.png")
+    assert read_photo(tmp_path / "p.png").pixels.shape == (40, 56, 3)
+    Image.fromarray(picture()).convert("1").save(tmp_path / "b.png")
+    assert read_photo(tmp_path / "b.png").pixels.shape == (40, 56, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "photo", "sentence"),
+    [
+        ("a.jpg", Photo(picture(dtype=np.uint16)), "holds 8 bits"),
+        ("a.jpg", Photo(picture(), picture(channels=1)[..., 0]), "holds no transparency"),
+        ("a.png", Photo(picture(dtype=np.float32)), "only TIFF holds floating-point"),
+        ("a.xyz", Photo(picture()), "unknown ending '.xyz'"),
+    ],
+)
+def test_a_format_that_would_lose_something_is_refused(tmp_path, name, photo, sentence):
+    with pytest.raises(PictureError, match=sentence):
+        write_photo(tmp_path / name, photo)
+    assert not (tmp_path / name).exists()
+
+
+def test_bad_files_get_a_sentence(tmp_path):
+    with pytest.raises(PictureError, match="there is no picture at"):
+        read_photo(tmp_path / "none.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    with pytest.raises(PictureError, match="cannot read"):
+        read_photo(tmp_path / "bad.png")
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).save(buffer, "PNG")
+    (tmp_path / "cut.png").write_bytes(buffer.getvalue()[:2000])
+    with pytest.raises(PictureError, match="cannot read"):
+        read_photo(tmp_path / "cut.png")
+    write_photo(
+        tmp_path / "deep.tif", Photo(picture(channels=1, dtype=np.uint16), picture(channels=1, dtype=np.uint16)[..., 0])
+    )
+    with pytest.raises(PictureError, match="gray with transparency and 16 bits: save it as RGB"):
+        read_photo(tmp_path / "deep.tif")
+    Image.fromarray(picture()).convert("CMYK").save(tmp_path / "cmyk.tif")
+    with pytest.raises(PictureError, match="CMYK: expected gray or RGB"):
+        read_photo(tmp_path / "cmyk.tif")
+
+
+def test_a_mask_is_filled_where_it_is_at_least_half_white(tmp_path):
+    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", (4, 1)).tolist() == [[False, False, True, True]]
+    with pytest.raises(PictureError, match=r"is 4 × 1 px, the picture 1 × 4 px"):
+        read_mask(tmp_path / "m.png", (1, 4))
