@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from pconv.layers import PartialConv2d, zero_holes
+from pconv.layers import PartialConv2d, PlainConv2d, zero_holes
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -205,3 +205,19 @@ def test_wrong_shapes_are_named(channels, features, valid, message: str) -> None
     layer = PartialConv2d(channels, 2, 3)
     with pytest.raises(ValueError, match=message):
         layer([torch.zeros(s) for s in features], [torch.ones(s) for s in valid])
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 48), (64, 47), (6, 8)])
+@pytest.mark.parametrize("layer", [PartialConv2d, PlainConv2d])
+def test_a_source_of_half_the_size_counts_as_enlarged(layer, size):
+    conv = layer((3, 2), 4, 3, padding=1).double()
+    low = torch.randn(1, 3, -(-size[0] // 2), -(-size[1] // 2), dtype=torch.float64, requires_grad=True)
+    skip = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
+    valids = [(torch.rand(1, 1, *size) < 0.5).float() for _ in range(2)]
+    large = low.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., : size[0], : size[1]]
+    found, wanted = (conv.forward_zeroed(sources, valids)[0] for sources in ((low, skip), (large, skip)))
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    direction = torch.randn_like(wanted)
+    parameters = [low, skip, conv.weight, conv.bias]
+    for a, b in zip(*(torch.autograd.grad((y * direction).sum(), parameters) for y in (found, wanted)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pconv.layers import PartialConv2d, PlainConv2d, zero_holes
+from pconv.layers import PartialConv2d, PlainConv2d, upsample, zero_holes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -86,7 +85,8 @@ class Stage(nn.Module):
         """Run the stage.
 
         Args:
-            sources: `(N, C_i, H, W)` each, 0 wherever not valid.
+            sources: `(N, C_i, H, W)` each, 0 wherever not valid; the first of two may have half the size, which
+                stands for its nearest ×2 enlargement.
             valids: `(N, 1, H, W)` each; ignored by the plain twin.
 
         Returns:
@@ -152,9 +152,8 @@ class PConvUNet(nn.Module):
         for stage in self.decoder:
             skip, skip_valid = skips.pop()
             size = skip.shape[-2:]
-            sources = (_upsample(features, size), skip)
-            valids = (_upsample(valid, size), skip_valid) if self.config.partial else (skip_valid,)
-            features, valid = stage(sources, valids)
+            valids = (upsample(valid, size), skip_valid) if self.config.partial else (skip_valid,)
+            features, valid = stage((features, skip), valids)
         return features * std + mean  # float32 again, as they are
 
 
@@ -197,8 +196,3 @@ def check_image_and_hole(image: Tensor, hole: Tensor) -> None:
 
 def _leaky_relu() -> nn.LeakyReLU:
     return nn.LeakyReLU(0.2, inplace=True)
-
-
-def _upsample(features: Tensor, size: torch.Size) -> Tensor:
-    """Nearest ×2, cut to `size`: an encoder stage gave ⌈size / 2⌉."""
-    return F.interpolate(features, scale_factor=2.0, mode="nearest")[..., : size[0], : size[1]]
