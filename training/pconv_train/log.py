@@ -18,15 +18,16 @@ class RunLog:
 
     Args:
         run: Run folder.
-        total: Steps of the whole run, or None if a time limit ends it.
-        start: Steps already done.
+        total: Steps of the whole run, or its seconds where a time limit ends it.
+        start: Steps or seconds already done.
+        unit: "step" or "s", for the progress bar.
         enabled: Whether this process is the one that writes.
     """
 
-    def __init__(self, run: Path, total: int | None, start: int, enabled: bool) -> None:
+    def __init__(self, run: Path, total: float, start: float, unit: str, enabled: bool) -> None:
         self._run = run
         self._enabled = enabled
-        self._bar = tqdm(total=total, initial=start, unit="step", disable=not enabled, dynamic_ncols=True)
+        self._bar = tqdm(total=round(total), initial=round(start), unit=unit, disable=not enabled, dynamic_ncols=True)
         self._board = None
         if enabled:
             from torch.utils.tensorboard import SummaryWriter
@@ -44,9 +45,9 @@ class RunLog:
         if self._board is not None:
             self._board.close()
 
-    def advance(self) -> None:
-        """Move the progress bar by a step."""
-        self._bar.update()
+    def advance(self, done: float) -> None:
+        """Move the progress bar to the steps or seconds done."""
+        self._bar.update(done - self._bar.n)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""

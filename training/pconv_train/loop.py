@@ -83,7 +83,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
 
     bad, clock, saved = 0, time.monotonic(), time.monotonic()
     averages = _Averages()
-    with RunLog(run, config.steps, progress.step, rank == 0) as log, stop_signals() as stop_asked:
+    total, unit = (config.steps, "step") if config.steps else (3600 * (config.hours or 0), "s")
+    with RunLog(run, total, _done(config, progress), unit, rank == 0) as log, stop_signals() as stop_asked:
         log.say(f"{run}: {len(photos)} photos, {len(held)} held out, {world} × {device}, {precision}")
         for batch in loader:
             # Step.
@@ -113,7 +114,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
             bad = 0 if finite else bad + 1
             now = time.monotonic()
             progress.seconds, clock = progress.seconds + now - clock, now
-            log.advance()
+            log.advance(_done(config, progress))
 
             # Log.
             averages.add({"loss": loss.detach(), "norm": norm, **terms}, config.batch * world, finite)
@@ -153,7 +154,7 @@ def schedule(config: TrainConfig, progress: Progress) -> float:
     warm = min(1.0, (progress.step + 1) / max(1, config.warmup))
     if config.schedule == "constant":
         return warm
-    done = progress.step / config.steps if config.steps else progress.seconds / 3600 / (config.hours or 1)
+    done = _done(config, progress) / (config.steps or 3600 * (config.hours or 1))
     return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
@@ -187,7 +188,10 @@ def _split(config: TrainConfig) -> tuple[list[Path], list[Path]]:
     return hold_out(photos, config.validation)
 
 
+def _done(config: TrainConfig, progress: Progress) -> float:
+    """Steps done, or seconds where the config limits those."""
+    return progress.step if config.steps else round(progress.seconds, 1)
+
+
 def _is_over(config: TrainConfig, progress: Progress) -> bool:
-    if config.steps is not None:
-        return progress.step >= config.steps
-    return progress.seconds >= 3600 * (config.hours or 0)
+    return _done(config, progress) >= (config.steps or 3600 * (config.hours or 0))
