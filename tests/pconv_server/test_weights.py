@@ -1,0 +1,51 @@
+"""The weights that ship: that they are what their cards say, and do what they are for."""
+
+from pathlib import Path
+
+import pconv_server
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+from pconv import describe_checkpoint, inpaint, load_checkpoint, upscale
+
+FOLDER = Path(pconv_server.__file__).parent / "weights"
+NAMES = ["inpaint", "upscale"]
+
+
+def photo(side: int) -> torch.Tensor:
+    """The central square of a photograph, `(1, 3, side, side)` in [0, 1]."""
+    pixels = torch.from_numpy(skimage.data.coffee()).permute(2, 0, 1)[None].float() / 255
+    return F.interpolate(pixels[..., :400, 100:500], (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return (found - wanted).square().mean().item()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_and_provenance_belong_to_the_file(name):
+    path = FOLDER / f"{name}.safetensors"
+    info = describe_checkpoint(path)
+    assert info.task == name
+    assert path.stat().st_size <= 20e6
+    assert all(stage["data"]["description"] for stage in info.provenance["stages"])
+    assert info.sha256 in path.with_suffix(".md").read_text()
+
+
+def test_a_fill_is_nearer_the_truth_than_the_mean_colour():
+    target, hole = photo(256), torch.zeros(1, 1, 256, 256)
+    hole[..., 60:90, 40:200] = hole[..., 150:200, 120:150] = 1
+    known = target[..., hole[0, 0] == 0]
+    mean = torch.where(hole > 0, known.mean(-1).view(1, 3, 1, 1), target)
+    filled = inpaint(load_checkpoint(FOLDER / "inpaint.safetensors"), target, hole)
+    assert error(filled, target) < 0.25 * error(mean, target)
+
+
+def test_enlarging_beats_bicubic():
+    target = photo(256)
+    small = F.interpolate(target, (64, 64), mode="bicubic", antialias=True).clamp(0, 1)
+    bicubic = F.interpolate(small, (256, 256), mode="bicubic").clamp(0, 1)
+    enlarged = upscale(load_checkpoint(FOLDER / "upscale.safetensors"), small)
+    inner = (..., slice(4, -4), slice(4, -4))
+    assert error(enlarged[inner], target[inner]) < error(bicubic[inner], target[inner])
