@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -37,7 +37,7 @@ class Experiment:
     photos: int | None = None  # all
     seed: int = 0
     perceptual: str = "auto"
-    machine: Machine = Machine()
+    machine: Machine = field(default_factory=Machine)
     minutes: float | None = None
     quick: bool = False
 

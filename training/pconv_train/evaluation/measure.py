@@ -49,9 +49,7 @@ def compose(problem: Problem, restored: Picture) -> Picture:
         MethodError: It has the wrong size or type.
     """
     if restored.shape != problem.target.shape or restored.dtype != np.uint8:
-        raise MethodError(
-            f"it returned {restored.dtype} {restored.shape} instead of uint8 {problem.target.shape} (height, width, RGB)"
-        )
+        raise MethodError(f"it returned {restored.dtype} {restored.shape} instead of uint8 {problem.target.shape}")
     return restored if problem.hole is None else np.where(problem.hole[..., None], restored, problem.target)
 
 
