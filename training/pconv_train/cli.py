@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pconv_train.evaluation.commands import evaluate
+from pconv_train.evaluation.commands import evaluate, study
 
 if TYPE_CHECKING:
     from pconv_train.config import TrainConfig
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 app.command()(evaluate)
+app.add_typer(study, name="study")
 
 
 class Task(StrEnum):

@@ -20,7 +20,7 @@ CRASH = f"""{sys.executable} -c 'import os, signal; os.kill(os.getppid(), signal
 
 
 def checkpoint(path, task="inpaint"):
-    return save_checkpoint(path, PConvUNet(PConvUNetConfig((4, 8))), task)
+    return save_checkpoint(path, PConvUNet(PConvUNetConfig((4, 8), (3, 3))), task)
 
 
 def numbers(experiment):
@@ -141,6 +141,31 @@ def test_super_resolution_has_a_column_for_each_set(photos, small):
     assert psnr["nearest"]["photos"]["photos"] == 8
     assert psnr["nearest"]["deeper"]["mean"] < psnr["bicubic"]["deeper"]["mean"]
     assert "Report:" in printed
+
+
+def test_a_study_of_an_evaluation_and_its_rates(small, tmp_path):
+    evaluate(replace(small, photos=1, commands=("black=cp {image} {output}",)))
+    page, runner = tmp_path / "study.html", CliRunner()
+    options = ["study", "page", str(small.output), "-o", str(page), "--count", "3", "--ours"]
+    result = runner.invoke(app, [*options, "black"])
+    assert result.exit_code == 0, result.output
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page.read_text(), re.DOTALL)
+    data = json.loads(found[1])
+    asked = [(trial["a"], trial["b"], trial["ms"]) for trial in data["trials"]]
+    each = [("black", "mean color", 0)]
+    each += [(method, "truth", ms) for method in ("black", "mean color") for ms in (250, 1000, 4000)]
+    assert sorted(asked) == sorted(3 * each)
+    assert all(trial[f"picture_{side}"] in data["pictures"] for trial in data["trials"] for side in "ab")
+    assert runner.invoke(app, [*options, "nobody"]).exit_code == 2
+
+    for number in range(2):
+        chosen = [{**trial, "chosen": "a" if trial["ms"] == 0 else "b"} for trial in data["trials"]]
+        (tmp_path / f"{number}.json").write_text(json.dumps({"answers": chosen}))
+    result = runner.invoke(app, ["study", "rates", str(tmp_path / "0.json"), str(tmp_path / "1.json")])
+    assert "| black preferred to mean color | no limit | 100.0 % | 61.0 … 100.0 % | 6 |" in result.output
+    assert "| black preferred to truth | 250 ms | 0.0 % | 0.0 … 39.0 % | 6 |" in result.output
+    (tmp_path / "0.json").write_text("[]")
+    assert runner.invoke(app, ["study", "rates", str(tmp_path / "0.json")]).exit_code == 2
 
 
 def test_options_that_do_not_fit_are_named(small, tmp_path):

@@ -77,7 +77,7 @@ def test_perceptual_distance_is_the_package_s_own():
     stlpips = pytest.importorskip("stlpips_pytorch.stlpips")
     network = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
     a, b = torch.rand(2, 1, 3, 64, 64)
-    assert found.distance(a, b) == pytest.approx(float(network(2 * a - 1, 2 * b - 1)), abs=1e-4)
+    assert found.distance(a, b) == pytest.approx(network(2 * a - 1, 2 * b - 1).item(), abs=1e-4)
     assert found.distance(a, a) == 0
 
 

@@ -52,3 +52,32 @@ def evaluate(
             reference, size, photos, seed, perceptual, Machine(device, threads, timeout), minutes, quick,
         )  # fmt: skip
         typer.echo(run(experiment))
+
+
+@study.command("page")
+def study_page(
+    evaluation: Annotated[Path, typer.Argument(help="Folder of an evaluation.", file_okay=False, exists=True)],
+    ours: Annotated[str, typer.Option(metavar="NAME", help="The method that the others are compared with.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("study.html"),
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each comparison.")] = 20,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Write one HTML file that asks which of two pictures looks more real: without a limit, and for 250, 1000, 4000 ms."""
+    from pconv_train.cli import clear_errors
+    from pconv_train.evaluation.study import write_study
+
+    with clear_errors():
+        typer.echo(f"{output}: {write_study(evaluation, output, ours, count, seed)} questions")
+
+
+@study.command("rates")
+def study_rates(
+    answers: Annotated[list[Path], typer.Argument(help="Files that the page saved.", dir_okay=False, exists=True)],
+) -> None:
+    """Print how often each was preferred (fig. 8), with intervals."""
+    from pconv_train.cli import clear_errors
+    from pconv_train.evaluation.report import markdown_table
+    from pconv_train.evaluation.study import rates
+
+    with clear_errors():
+        typer.echo(markdown_table(rates(answers)))

@@ -121,13 +121,17 @@ def read_results(folder: Path) -> dict[str, Record]:
 def _solve(worker: Worker, pair: Pair, problem: Problem, perceptual: Perceptual | None, path: Path) -> Record:
     answer = worker.restore(problem.image, problem.hole)
     composed = compose(problem, answer.picture)
-    _save(composed, path)
     height, width = problem.target.shape[:2]
+    truth = path.with_name(f"truth-{pair.identity[1]}-{width}x{height}.webp")
+    _save(composed, path)
+    if not truth.exists():
+        _save(problem.target, truth)
     return {
         "method": worker.method.name,
         "column": pair.column,
         "photo": pair.photo.name,
         "photo_sha256": pair.identity[1],
+        "truth": truth.name,
         "figures": measure(problem, composed, perceptual),
         "seconds": answer.seconds,
         "megapixels": height * width / 1e6,
