@@ -104,6 +104,15 @@ def test_a_method_that_crashes_is_reported_and_the_others_go_on(small, command, 
     assert found["tables"]["psnr"]["figures"]["mean color"]["all"]["photos"] == 1
 
 
+def test_a_photo_that_cannot_be_read_is_left_out(small):
+    broken = choose_photos(small.folders, 2, small.seed)[0]
+    broken.write_bytes(b"nothing")
+    evaluate(small)
+    assert list(numbers(small)["unreadable"]) == [broken.name]
+    assert numbers(small)["photos"] == 1
+    assert f"{broken.name} left out" in (small.output / "report.md").read_text()
+
+
 def test_a_command_that_hangs_is_ended(small):
     small = replace(
         small, photos=1, commands=("slow=sh -c 'exec sleep 60'",), machine=replace(small.machine, timeout=0.05)

@@ -149,7 +149,8 @@ def _report(
     names = numbers["measured"]
     checkpoints = [method.name for method in methods if method.kind == "checkpoint" and method.name in names]
     gallery = Gallery(experiment.output, outcome, names, checkpoints)
-    path = write_report(experiment.output, numbers, draw_figures(gallery, pairs, study, judged))
+    shown, grown = ([p for p in found if any((n, p) in outcome.records for n in names)] for found in (pairs, study))
+    path = write_report(experiment.output, numbers, draw_figures(gallery, shown, grown, judged))
     tables = [*metric_tables(numbers), *overviews(numbers)]
     said = [f"{table.title}\n\n{markdown_table(table, intervals=False)}" for table in tables]
     said += [f"{name} skipped: {reason}" for name, reason in outcome.skipped.items()]

@@ -95,12 +95,12 @@ def sheet(rows: Sequence[tuple[str, Sequence[Picture | None]]], titles: Sequence
     """Lay pictures out as a table with titles and row labels; a missing one is a gray tile."""
     width = _MARGIN + len(titles) * (side + _GAP)
     canvas = Image.new("RGB", (width, _HEAD + len(rows) * (side + _GAP)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)  # it has no en dash
     for column, title in enumerate(titles):
-        draw.text((_MARGIN + column * (side + _GAP), 5), title[: side // 8], "black", font)
+        draw.text((_MARGIN + column * (side + _GAP), 5), title[: side // 8].replace("–", "-"), "black", font)
     for number, (label, pictures) in enumerate(rows):
         top = _HEAD + number * (side + _GAP)
-        draw.multiline_text((6, top + 6), label, "black", font)
+        draw.multiline_text((6, top + 6), label.replace("–", "-"), "black", font)
         for column, picture in enumerate(pictures):
             left = _MARGIN + column * (side + _GAP)
             if picture is None:

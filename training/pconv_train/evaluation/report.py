@@ -119,6 +119,7 @@ def _problems(numbers: Numbers) -> list[str]:
     if numbers["perceptual"].startswith("none"):
         lines.append(f"- Perceptual distance: {numbers['perceptual']}")
     lines += [f"- {name} skipped: {reason}" for name, reason in numbers["skipped"].items()]
+    lines += [f"- {name} left out: {reason}" for name, reason in numbers["unreadable"].items()]
     for name, reasons in numbers["failures"].items():
         lines.append(f"- {name} failed on {len(reasons)} pictures, which its means leave out: {'; '.join(reasons[:5])}")
     if numbers["missing"]:

@@ -33,6 +33,7 @@ class Run:
     records: dict[tuple[str, Pair], Record] = field(default_factory=dict)  # by method's name and pair
     failures: dict[str, list[str]] = field(default_factory=dict)  # method → "photo, column: reason"
     skipped: dict[str, str] = field(default_factory=dict)  # method → why it did not run, or not to the end
+    unreadable: dict[str, str] = field(default_factory=dict)  # photo → why
     missing: int = 0  # results that the time limit left undone
     computed: int = 0  # results that are new
 
@@ -60,6 +61,7 @@ def run(
     known, outcome = read_results(folder), Run()
     problem: tuple[Pair, Problem] | None = None
     streak: dict[str, int] = {}
+    unreadable: set[str] = set()
     start = time.monotonic()
     with ExitStack() as stack, (folder / RESULTS).open("a", encoding="utf-8") as file:
         workers = {method.name: stack.enter_context(Worker(method, machine)) for method, _ in tasks}
@@ -68,13 +70,19 @@ def run(
             if key in known:  # the name may be another than last time
                 outcome.records[method.name, pair] = {**known[key], "method": method.name, "column": pair.column}
                 continue
-            if method.name in outcome.skipped:
+            if method.name in outcome.skipped or str(pair.photo) in unreadable:
                 continue
             if seconds is not None and time.monotonic() - start > seconds:
                 outcome.missing += 1
                 continue
-            if problem is None or problem[0] != pair:
-                problem = pair, pair.load()
+            try:
+                if problem is None or problem[0] != pair:
+                    problem = pair, pair.load()
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                unreadable.add(str(pair.photo))
+                outcome.unreadable[pair.photo.name] = str(error)
+                tqdm.write(f"{pair.photo} left out: {error}")
+                continue
             try:
                 record = _solve(workers[method.name], pair, problem[1], perceptual, picture_path(folder, key))
             except UnavailableError as error:

@@ -73,6 +73,7 @@ def summarize_run(
         "published": published(task),
         "failures": run.failures,
         "skipped": run.skipped,
+        "unreadable": run.unreadable,
         "missing": run.missing,
     }
 
