@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -33,9 +33,9 @@ class Run:
     records: dict[tuple[str, Pair], Record] = field(default_factory=dict)  # by method's name and pair
     failures: dict[str, list[str]] = field(default_factory=dict)  # method → "photo, column: reason"
     skipped: dict[str, str] = field(default_factory=dict)  # method → why it did not run, or not to the end
-    unreadable: dict[str, str] = field(default_factory=dict)  # photo → why
+    unreadable: dict[str, str] = field(default_factory=dict)  # photo's path → why
     missing: int = 0  # results that the time limit left undone
-    computed: int = 0  # results that are new
+    streaks: dict[str, int] = field(default_factory=dict)  # method → failures since its last result
 
 
 def run(
@@ -60,8 +60,6 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     known, outcome = read_results(folder), Run()
     problem: tuple[Pair, Problem] | None = None
-    streak: dict[str, int] = {}
-    unreadable: set[str] = set()
     start = time.monotonic()
     with ExitStack() as stack, (folder / RESULTS).open("a", encoding="utf-8") as file:
         workers = {method.name: stack.enter_context(Worker(method, machine)) for method, _ in tasks}
@@ -69,37 +67,17 @@ def run(
             key = result_key(method, pair, perceptual)
             if key in known:  # the name may be another than last time
                 outcome.records[method.name, pair] = {**known[key], "method": method.name, "column": pair.column}
+            elif method.name in outcome.skipped or str(pair.photo) in outcome.unreadable:
                 continue
-            if method.name in outcome.skipped or str(pair.photo) in unreadable:
-                continue
-            if seconds is not None and time.monotonic() - start > seconds:
+            elif seconds is not None and time.monotonic() - start > seconds:
                 outcome.missing += 1
-                continue
-            try:
-                if problem is None or problem[0] != pair:
-                    problem = pair, pair.load()
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                unreadable.add(str(pair.photo))
-                outcome.unreadable[pair.photo.name] = str(error)
-                tqdm.write(f"{pair.photo} left out: {error}")
-                continue
-            try:
-                record = _solve(workers[method.name], pair, problem[1], perceptual, picture_path(folder, key))
-            except UnavailableError as error:
-                outcome.skipped[method.name] = str(error)
-                tqdm.write(f"{method.name} skipped: {error}")
-            except MethodError as error:
-                reason = f"{pair.photo.name}, {pair.column}: {error}"
-                outcome.failures.setdefault(method.name, []).append(reason)
-                tqdm.write(f"{method.name} failed on {reason}")
-                streak[method.name] = streak.get(method.name, 0) + 1
-                if streak[method.name] >= _GIVE_UP:
-                    outcome.skipped[method.name] = f"given up after {_GIVE_UP} failures in a row"
             else:
-                streak[method.name] = 0
-                outcome.computed += 1
-                outcome.records[method.name, pair] = {"key": key, **record}
-                _append(file, outcome.records[method.name, pair])
+                if problem is None or problem[0] != pair:
+                    problem = _load(pair, outcome)
+                if problem and (record := _attempt(workers[method.name], *problem, perceptual, folder, key, outcome)):
+                    outcome.records[method.name, pair] = known[key] = record  # a hole grown by 0 px comes twice
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    file.flush()
     return outcome
 
 
@@ -126,6 +104,38 @@ def read_results(folder: Path) -> dict[str, Record]:
     return {record["key"]: record for record in map(json.loads, whole.splitlines())}
 
 
+def _load(pair: Pair, outcome: Run) -> tuple[Pair, Problem] | None:
+    try:
+        return pair, pair.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        outcome.unreadable[str(pair.photo)] = str(error)
+        tqdm.write(f"{pair.photo} left out: {error}")
+        return None
+
+
+def _attempt(
+    worker: Worker, pair: Pair, problem: Problem, perceptual: Perceptual | None, folder: Path, key: str, outcome: Run
+) -> Record | None:
+    """Run and measure a method once; say what goes wrong, and give the method up if it does so again and again."""
+    name = worker.method.name
+    try:
+        record = _solve(worker, pair, problem, perceptual, picture_path(folder, key))
+    except UnavailableError as error:
+        outcome.skipped[name] = str(error)
+        tqdm.write(f"{name} skipped: {error}")
+        return None
+    except MethodError as error:
+        reason = f"{pair.photo.name}, {pair.column}: {error}"
+        outcome.failures.setdefault(name, []).append(reason)
+        tqdm.write(f"{name} failed on {reason}")
+        outcome.streaks[name] = outcome.streaks.get(name, 0) + 1
+        if outcome.streaks[name] >= _GIVE_UP:
+            outcome.skipped[name] = f"given up after {_GIVE_UP} failures in a row"
+        return None
+    outcome.streaks[name] = 0
+    return {"key": key, **record}
+
+
 def _solve(worker: Worker, pair: Pair, problem: Problem, perceptual: Perceptual | None, path: Path) -> Record:
     answer = worker.restore(problem.image, problem.hole)
     composed = compose(problem, answer.picture)
@@ -145,11 +155,6 @@ def _solve(worker: Worker, pair: Pair, problem: Problem, perceptual: Perceptual 
         "megapixels": height * width / 1e6,
         "peak_mib": answer.peak_mib,
     }
-
-
-def _append(file: TextIO, record: Record) -> None:
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
 
 
 def _save(picture: Picture, path: Path) -> None:

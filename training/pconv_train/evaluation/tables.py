@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pconv_train.evaluation.measure import Metric
@@ -73,7 +74,7 @@ def summarize_run(
         "published": published(task),
         "failures": run.failures,
         "skipped": run.skipped,
-        "unreadable": run.unreadable,
+        "unreadable": {Path(path).name: reason for path, reason in run.unreadable.items()},
         "missing": run.missing,
     }
 
