@@ -130,7 +130,11 @@ def _serve(connection: "Connection[Any, Any]", method: Method, machine: Machine)
 
 def _describe(error: Exception) -> str:
     text = str(error).strip() or "no message"
-    return text if isinstance(error, MethodError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, MethodError):
+        return text
+    # An import that is tried two ways hides its reason, as a missing libvulkan.so.1, in the first error.
+    first = f" (after {type(error.__context__).__name__}: {error.__context__})" if error.__context__ else ""
+    return f"{type(error).__name__}: {text}{first}"
 
 
 def _peak_mib(machine: Machine) -> float:
