@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from pconv_train.evaluation.commands import evaluate, study
+
 if TYPE_CHECKING:
     from pconv_train.config import TrainConfig
     from pconv_train.losses import LossWeights
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_show_locals=False, help="Train the networks that pconv serves."
 )
+
+app.command()(evaluate)
+app.add_typer(study, name="study")
 
 
 class Task(StrEnum):
@@ -125,7 +130,7 @@ def export(
     """Write a run's EMA weights as an fp16 checkpoint with its provenance, and a model card beside it."""
     from pconv_train.export import export as write
 
-    with _clear_errors():
+    with clear_errors():
         typer.echo(f"{output} sha256 {write(run_folder(run), output, description)}")
 
 
@@ -139,7 +144,7 @@ def import_weights(
     """Convert weights of the public PyTorch re-implementation to a checkpoint of ours."""
     from pconv.checkpoint import import_naoto0804, save_checkpoint
 
-    with _clear_errors():
+    with clear_errors():
         digest = save_checkpoint(output, import_naoto0804(source), "inpaint", {"imported": source.name})
         typer.echo(f"{output} sha256 {digest}")
 
@@ -154,7 +159,7 @@ def run_folder(name: str) -> Path:
 
 def _start(*, name: str, resume: bool, **options: Any) -> None:
     """Make the run's config, or read it; train; say where everything is."""
-    with _clear_errors():
+    with clear_errors():
         folder = run_folder(name or time.strftime("%Y%m%d-%H%M%S"))
         if resume:
             config = _resumed_config(folder, options["steps"], options["hours"])
@@ -210,7 +215,7 @@ def _loss_weights(weights: "LossWeights", changes: str) -> "LossWeights":
 
 
 @contextlib.contextmanager
-def _clear_errors() -> Iterator[None]:
+def clear_errors() -> Iterator[None]:
     """Say the user's mistakes in a sentence; a bug of ours keeps its traceback."""
     from pconv import CheckpointError
 

@@ -86,12 +86,17 @@ def test_set(side: int, count: int, seed: int) -> Iterator[tuple[TestHole, Hole]
     for index, bounds in enumerate(RATIO_BINS):
         for border in ("N", "B"):
             for number in range(count):
-                rng = np.random.default_rng((seed, index, border == "B", number))
-                hole = _of_class(rng, side, bounds, border)
+                hole = test_hole(side, index, border, number, seed)
                 row = TestHole(f"{border}{index + 1}/{number:04d}.png", float(hole.mean()), index, border)
                 assert bounds[0] < row.ratio <= bounds[1]
                 assert border_class(hole) == border
                 yield row, hole
+
+
+def test_hole(side: int, index: int, border: str, number: int, seed: int) -> Hole:
+    """Draw one hole of the test set: number `number` of RATIO_BINS[`index`] and border class "N" or "B"."""
+    rng = np.random.default_rng((seed, index, border == "B", number))
+    return _of_class(rng, side, RATIO_BINS[index], border)
 
 
 def write_test_set(folder: Path, side: int, count: int, seed: int, progress: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""How close a restored picture is to the truth: ℓ1, PSNR and SSIM, each for one picture of a batch at a time.
+"""How close a restored picture is to the truth: ℓ1, PSNR, SSIM and seam, each for one picture of a batch at a time.
 
 Pictures are `(N, 3, H, W)` float in [0, 1]; results `(N,)` float64.
 """
@@ -37,6 +37,34 @@ def ssim(restored: Tensor, target: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     index = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return index.flatten(1).mean(1)
+
+
+def seam(restored: Tensor, target: Tensor, hole: Tensor) -> Tensor:
+    """Measure how visible the hole's edge is: the mean gradient across it ÷ the same in the target.
+
+    The gradient across the edge is |p − q|, mean over the channels, for all 4-neighbours p in the hole and q outside.
+    One level of 255 is added to both means, so that flat targets divide by something.
+
+    Args:
+        restored: Picture to judge.
+        target: Ground truth.
+        hole: `(N, 1, H, W)`, not 0 = hole.
+
+    Returns:
+        1 = as in the target, above = a visible edge, below = a blurred one; NaN for a hole without an edge.
+    """
+    inside = hole != 0
+    across_rows = inside[..., 1:, :] != inside[..., :-1, :]
+    across_columns = inside[..., 1:] != inside[..., :-1]
+    count = across_rows.flatten(1).sum(1) + across_columns.flatten(1).sum(1)
+
+    def gradient(image: Tensor) -> Tensor:
+        image = image.double()
+        rows = (image[..., 1:, :] - image[..., :-1, :]).abs().mean(1, keepdim=True) * across_rows
+        columns = (image[..., 1:] - image[..., :-1]).abs().mean(1, keepdim=True) * across_columns
+        return (rows.flatten(1).sum(1) + columns.flatten(1).sum(1)) / count
+
+    return (gradient(restored) + 1 / 255) / (gradient(target) + 1 / 255)
 
 
 def _gaussian(image: Tensor) -> Tensor:

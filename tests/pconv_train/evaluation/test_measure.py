@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+from pconv_train.evaluation.measure import compose, luma, measure
+from pconv_train.evaluation.methods import BUILDERS, Machine, Method, MethodError
+from pconv_train.evaluation.pairs import UpscalePair, inpaint_pairs, upscale_pairs
+from pconv_train.evaluation.perceptual import Perceptual, load_perceptual
+from pconv_train.metrics import seam
+from PIL import Image
+
+MACHINE = Machine(threads=1)
+
+
+@pytest.fixture
+def problem(photos):
+    return inpaint_pairs([photos / "p0.png"], 32, 0)[4].load()
+
+
+def test_the_truth_is_perfect(problem):
+    figures = measure(problem, problem.target, None)
+    assert figures == {"l1": 0, "psnr": 100, "ssim": pytest.approx(1), "seam": 1}
+
+
+def test_mean_color_is_worse_than_truth_in_every_figure(problem):
+    restored = BUILDERS["mean color"](Method("m", "mean color"), MACHINE)(problem.image, problem.hole)
+    figures = measure(problem, compose(problem, restored), None)
+    assert figures["l1"] > 0
+    assert figures["psnr"] < 40
+    assert figures["ssim"] < 0.99
+    assert figures["seam"] > 1.1
+
+
+def test_known_pixels_are_put_back(problem):
+    composed = compose(problem, np.full_like(problem.target, 7))
+    assert (composed[~problem.hole] == problem.target[~problem.hole]).all()
+    assert (composed[problem.hole] == 7).all()
+
+
+def test_a_command_gets_picture_and_hole_and_gives_a_picture(problem, gray_command):
+    restored = BUILDERS["command"](Method("gray", "command", gray_command), MACHINE)(problem.image, problem.hole)
+    assert (restored[problem.hole] == 128).all()
+    assert (restored[~problem.hole] == problem.target[~problem.hole]).all()
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((8, 8, 3), np.uint8), np.zeros((32, 32, 3), np.float32)])
+def test_a_picture_of_another_kind_is_refused(problem, wrong):
+    with pytest.raises(MethodError, match=r"instead of uint8 \(32, 32, 3\)"):
+        compose(problem, wrong)
+
+
+def test_the_input_does_not_betray_the_truth(problem):
+    assert (problem.image[problem.hole] == 0).all()
+    assert (problem.image[~problem.hole] == problem.target[~problem.hole]).all()
+
+
+def test_seam_by_hand():
+    target = torch.zeros(1, 3, 1, 4)
+    restored = torch.tensor([0.0, 0.2, 0.2, 0.4]).expand(1, 3, 1, 4)
+    hole = torch.tensor([0, 1, 1, 0]).expand(1, 1, 1, 4)
+    level = 1 / 255  # edges: 0 → 0.2 and 0.2 → 0.4, none inside the hole
+    assert seam(restored, target, hole).item() == pytest.approx((0.2 + level) / level)
+    assert seam(restored.transpose(2, 3), target.transpose(2, 3), hole.transpose(2, 3)).item() == pytest.approx(52)
+    assert seam(target, target, torch.zeros(1, 1, 1, 4)).isnan()
+
+
+def test_luma_is_that_of_scikit_image():
+    color = pytest.importorskip("skimage.color")
+    picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    assert luma(picture, gray=False) == pytest.approx(color.rgb2ycbcr(picture)[..., 0], abs=1e-4)
+    assert luma(np.full((1, 1, 3), 200, np.uint8), gray=True) == pytest.approx(200)
+
+
+def test_perceptual_distance_is_the_package_s_own():
+    found = load_perceptual("auto", "cpu")
+    if not isinstance(found, Perceptual) or not found.name.startswith("ST-LPIPS"):
+        pytest.skip(f"no ST-LPIPS: {found}")
+    stlpips = pytest.importorskip("stlpips_pytorch.stlpips")
+    network = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
+    a, b = torch.rand(2, 1, 3, 64, 64)
+    assert found.distance(a, b) == pytest.approx(network(2 * a - 1, 2 * b - 1).item(), abs=1e-4)
+    assert found.distance(a, a) == 0
+
+
+def test_no_distance_is_a_reason_not_an_error(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "stlpips_pytorch", None)
+    monkeypatch.setattr("pconv_train.evaluation.perceptual._TRUNK", "nothing")
+    assert "st-lpips cannot be had" in load_perceptual("auto", "cpu")
+    with pytest.raises(ValueError, match="st-lpips cannot be had"):
+        load_perceptual("st-lpips", "cpu")
+
+
+def test_nearest_enlargement_is_consistent(photos):
+    problem = UpscalePair(photos / "p0.png", "set").load()
+    assert problem.image.shape == (10, 12, 3)
+    restored = BUILDERS["nearest"](Method("n", "nearest"), MACHINE)(problem.image, None)
+    figures = measure(problem, compose(problem, restored), None)
+    assert figures["consistency"] == pytest.approx(0, abs=1e-4)
+    assert figures["psnr"] < measure(problem, problem.target, None)["psnr"] == 100
+
+
+def test_sizes_are_cut_to_a_multiple_of_four(tmp_path):
+    Image.new("L", (47, 38)).save(tmp_path / "odd.png")
+    problem = UpscalePair(tmp_path / "odd.png", "set").load()
+    assert problem.target.shape == (36, 44, 3)
+    assert problem.gray
+
+
+@pytest.mark.parametrize(("name", "published"), [("set5", 28.42), ("set14", 26.00)])
+def test_the_protocol_gives_the_published_bicubic_figures(shared_data, name, published):
+    bicubic = BUILDERS["bicubic"](Method("b", "bicubic"), MACHINE)
+    found = []
+    for pair in upscale_pairs([shared_data / "eval" / name], None, 0):
+        problem = pair.load()
+        found.append(measure(problem, bicubic(problem.image, None), None)["psnr"])
+    assert np.mean(found) == pytest.approx(published, abs=0.02)

@@ -1,0 +1,165 @@
+"""One evaluation from its options to its report."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from pconv import describe_checkpoint
+
+from pconv_train.config import ConfigError
+from pconv_train.evaluation.figures import Gallery, draw_figures
+from pconv_train.evaluation.measure import metrics
+from pconv_train.evaluation.methods import RIVALS, Machine, Method, rival
+from pconv_train.evaluation.pairs import Pair, choose_photos, dilation_pairs, inpaint_pairs, upscale_pairs
+from pconv_train.evaluation.perceptual import Perceptual, load_perceptual
+from pconv_train.evaluation.report import markdown_table, write_report
+from pconv_train.evaluation.run import Run, run
+from pconv_train.evaluation.tables import Numbers, metric_tables, overviews, summarize_run
+
+_REFERENCES = {"inpaint": "PatchMatch", "upscale": "bicubic"}
+_QUICK_PHOTOS = {"inpaint": 2, "upscale": 5}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Options of `pconv-train evaluate`."""
+
+    folders: tuple[Path, ...]
+    output: Path
+    task: str = "inpaint"  # or "upscale"
+    checkpoints: tuple[str, ...] = ()  # NAME=PATH
+    commands: tuple[str, ...] = ()  # NAME=COMMAND
+    without: tuple[str, ...] = ()  # names of rivals to leave out
+    reference: str = ""  # what the others are compared with; by default the paper's strongest rival, or bicubic
+    side: int = 256  # px
+    photos: int | None = None  # all
+    seed: int = 0
+    perceptual: str = "auto"
+    machine: Machine = field(default_factory=Machine)
+    minutes: float | None = None
+    quick: bool = False
+
+
+def evaluate(experiment: Experiment) -> str:
+    """Run all methods on all pairs and write the report.
+
+    Returns:
+        What to print: the tables without intervals, and where the report is.
+
+    Raises:
+        ConfigError: Options that do not fit, or no method that runs.
+        DataError: No pictures.
+        CheckpointError: A checkpoint that cannot be read.
+    """
+    torch.set_num_threads(1)  # metrics of small pictures: no faster with more, and always the same order of additions
+    methods = choose_methods(experiment)
+    reference = _reference(experiment, methods)
+    pairs, study = _pairs(experiment)
+    perceptual = load_perceptual(experiment.perceptual, experiment.machine.device)
+    if isinstance(perceptual, str):
+        print(f"no perceptual distance: {perceptual}", flush=True)
+    distance = perceptual if isinstance(perceptual, Perceptual) else None
+    ours = [method for method in methods if method.kind == "checkpoint"]
+    tasks: list[tuple[Method, Pair]] = [(method, pair) for pair in pairs for method in methods]
+    tasks += [(method, pair) for pair in study for method in ours or methods]
+    seconds = None if experiment.minutes is None else 60 * experiment.minutes
+    outcome = run(tasks, experiment.output, experiment.machine, distance, seconds)
+    if not outcome.records:
+        reasons = {**outcome.skipped, **{name: reasons[0] for name, reasons in outcome.failures.items()}}
+        raise ConfigError(
+            "no method gave a result: " + ("; ".join(f"{n}: {r}" for n, r in reasons.items()) or "no time")
+        )
+    return _report(experiment, methods, reference, pairs, study, outcome, perceptual)
+
+
+def choose_methods(experiment: Experiment) -> list[Method]:
+    """List checkpoints, commands and the rivals that are not left out.
+
+    Raises:
+        ConfigError: A name twice, an unknown one, a checkpoint for another task.
+        CheckpointError: A checkpoint that cannot be read.
+    """
+    methods = []
+    for name, path in map(_split, experiment.checkpoints):
+        info = describe_checkpoint(path)
+        if info.task != experiment.task:
+            raise ConfigError(f"{path} is for the task {info.task!r}, not {experiment.task!r}")
+        methods.append(Method(name, "checkpoint", path, f"checkpoint sha256 {info.sha256}"))
+    for name, command in map(_split, experiment.commands):
+        methods.append(Method(name, "command", command, f"command {command}"))
+    rivals = RIVALS[experiment.task]
+    if unknown := set(experiment.without) - set(rivals):
+        raise ConfigError(f"--without takes {', '.join(rivals)}; got {', '.join(sorted(unknown))}")
+    methods += [rival(kind, package) for kind, package in rivals.items() if kind not in experiment.without]
+    names = [method.name for method in methods]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"two methods are called {', '.join(twice)}: give each its own name")
+    return methods
+
+
+def _split(option: str) -> tuple[str, str]:
+    name, _, value = option.partition("=")
+    if not name.strip() or not value.strip():
+        raise ConfigError(f"--checkpoint and --method take NAME=PATH and NAME=COMMAND, got {option!r}")
+    return name.strip(), value.strip()
+
+
+def _reference(experiment: Experiment, methods: Sequence[Method]) -> str:
+    names = [method.name for method in methods]
+    if experiment.reference and experiment.reference not in names:
+        raise ConfigError(f"--reference must be one of {', '.join(names)}; got {experiment.reference!r}")
+    if not names:
+        raise ConfigError("no method is left to judge")
+    usual = _REFERENCES[experiment.task]
+    return experiment.reference or (usual if usual in names else names[0])
+
+
+def _pairs(experiment: Experiment) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Draw the pairs of the tables, and those of the dilation study."""
+    count = experiment.photos
+    if count is None and experiment.quick:
+        count = _QUICK_PHOTOS[experiment.task]
+    if experiment.task == "upscale":
+        return upscale_pairs(experiment.folders, count, experiment.seed), []
+    if experiment.side < 32:
+        raise ConfigError(f"--size must be at least 32 px, got {experiment.side}")
+    photos = choose_photos(experiment.folders, count, experiment.seed)
+    pairs = inpaint_pairs(photos, experiment.side, experiment.seed)
+    return pairs, dilation_pairs(photos, experiment.side, experiment.seed)
+
+
+def _report(
+    experiment: Experiment,
+    methods: Sequence[Method],
+    reference: str,
+    pairs: Sequence[Pair],
+    study: Sequence[Pair],
+    outcome: Run,
+    perceptual: Perceptual | str,
+) -> str:
+    distance = perceptual if isinstance(perceptual, Perceptual) else None
+    judged = metrics(experiment.task, distance)
+    columns = list(dict.fromkeys(pair.column for pair in pairs))
+    numbers: Numbers = summarize_run(outcome, methods, judged, columns, reference, experiment.seed, experiment.task)
+    numbers["perceptual"] = distance.name if distance else f"none: {perceptual}"
+    numbers["size"] = experiment.side if experiment.task == "inpaint" else None
+    numbers["machine"] = _describe(experiment.machine)
+    names = numbers["measured"]
+    checkpoints = [method.name for method in methods if method.kind == "checkpoint" and method.name in names]
+    gallery = Gallery(experiment.output, outcome, names, checkpoints)
+    shown, grown = ([p for p in found if any((n, p) in outcome.records for n in names)] for found in (pairs, study))
+    path = write_report(experiment.output, numbers, draw_figures(gallery, shown, grown, judged))
+    tables = [*metric_tables(numbers), *overviews(numbers)]
+    said = [f"{table.title}\n\n{markdown_table(table, intervals=False)}" for table in tables]
+    said += [f"{name} skipped: {reason}" for name, reason in outcome.skipped.items()]
+    if outcome.missing:
+        said.append(f"{outcome.missing} results are still to be computed: run the same command again")
+    return "\n\n".join([*said, f"Report: {path}"])
+
+
+def _describe(machine: Machine) -> str:
+    if machine.device.startswith("cuda"):
+        return torch.cuda.get_device_name(machine.device)
+    return f"CPU, {machine.threads or os.cpu_count()} threads"
