@@ -50,9 +50,13 @@ def _against_straightforward(device: torch.device, rounds: int) -> Iterator[Row]
     straightforward = _make_step(
         network, 256, LossWeights.l1(), lambda image, hole: multichannel_forward(network, ones, image, hole)
     )
-    steps = {"ours": _step("compact", 256, device, LossWeights.l1()), "straightforward": straightforward}
+    precision = choose_precision("auto", device)  # what `pconv-train fit` would take here
+    steps = {
+        "ours": _step("compact", 256, device, LossWeights.l1(), dtype=precision),
+        "straightforward": straightforward,
+    }
     seconds = interleave(steps, rounds)
-    what = "ℓ1 step of compact at 256²: multi-channel masks ÷ ours"
+    what = f"ℓ1 step of compact at 256²: multi-channel masks, float32 ÷ ours, {precision}"
     yield ratio(what, seconds["straightforward"], seconds["ours"], least=2.5)
 
 
