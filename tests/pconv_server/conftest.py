@@ -29,6 +29,9 @@ def engine(models):
 def config_home(tmp_path, monkeypatch):
     """No test touches the user's own connection.json, log or models."""
     monkeypatch.setenv("PCONV_CONFIG_DIR", str(tmp_path / "config" / "pconv"))
+    monkeypatch.setenv("HOME", str(tmp_path))  # nor its GIMP profiles
+    for name in ("GIMP3_DIRECTORY", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "config" / "pconv"
 
 

@@ -6,6 +6,7 @@ import stat
 import pytest
 from pconv_server import plugin
 from pconv_server.cli import app
+from pconv_server.doctor import check_plugins
 from typer.testing import CliRunner
 
 
@@ -95,3 +96,16 @@ def test_where_gimp_keeps_its_profiles(tmp_path, platform, environment, root):
 
 def test_gimp_s_own_variable_wins(tmp_path):
     assert plugin.find_profiles(tmp_path, {"GIMP3_DIRECTORY": "/elsewhere"}, "linux")[0].as_posix() == "/elsewhere"
+
+
+def test_the_doctor_sees_missing_and_old_plugins(tmp_path, config):
+    assert [check.remedy for check in check_plugins([tmp_path])] == ["pconv-server install-plugin"]
+    older, newest = tmp_path / "3.0", tmp_path / "3.2"
+    assert [bool(check.remedy) for check in check_plugins([older, newest])] == [False, True]
+    run("--target", tmp_path)
+    assert [check.remedy for check in check_plugins([tmp_path])] == [""]
+    (plugin.plugin_folder(tmp_path) / "VERSION").write_text("0.0.0")
+    [check] = check_plugins([tmp_path])
+    assert "0.0.0" in check.text
+    assert check.remedy == "pconv-server install-plugin"
+    assert [check.remedy for check in check_plugins([])] == [""]

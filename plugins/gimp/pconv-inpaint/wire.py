@@ -1,6 +1,7 @@
 """The gRPC client: pictures out, pictures in, in pure Python. Errors become sentences here."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
@@ -102,7 +103,9 @@ def _run(
         )
         raise ServerError("DEADLINE_EXCEEDED", text) from error
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = (
+            os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        )  # asyncio says it at length
         raise NoServerError(f"No pconv server answers at {connection.address} ({reason}). {START}") from error
 
 
