@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from failures import NoServerError
 
@@ -52,7 +52,7 @@ def find_connection(beside: Path, address: str = "") -> Connection:
     raise NoServerError(f"No pconv server has run here yet. {START}")
 
 
-def endpoint(connection: Connection) -> "dict[str, str | int]":
+def endpoint(connection: Connection) -> "dict[str, Any]":
     """Take an address apart: `path`, or `host` and `port`.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gi
 
@@ -109,7 +109,7 @@ def choose(values: bytes, inside: bytes, outside: bytes) -> bytes:
 
 def without_alpha(data: bytes, kind: Format) -> bytes:
     """Take alpha, the last sample of every pixel, away."""
-    code = "B" if kind.sample == "u8" else "H"
+    code: Literal["B", "H"] = "B" if kind.sample == "u8" else "H"
     out = bytearray(len(data) * kind.channels // (kind.channels + 1))
     source, target = memoryview(data).cast(code), memoryview(out).cast(code)
     for channel in range(kind.channels):
@@ -119,7 +119,7 @@ def without_alpha(data: bytes, kind: Format) -> bytes:
 
 def with_alpha(data: bytes, kind: Format) -> bytes:
     """Add full alpha to every pixel."""
-    code = "B" if kind.sample == "u8" else "H"
+    code: Literal["B", "H"] = "B" if kind.sample == "u8" else "H"
     out = bytearray(b"\xff") * (len(data) * (kind.channels + 1) // kind.channels)
     source, target = memoryview(data).cast(code), memoryview(out).cast(code)
     for channel in range(kind.channels):
