@@ -28,6 +28,8 @@ SHAPES = [
     case("soft-float", precision="FLOAT_LINEAR"),
     case("text", extra="text", alpha=True),
     case("clear", alpha=True, selection=False),
+    case("clear-partly", alpha=True, selection=False, offsets=[-3, -2]),
+    case("borders-large", size=[WIDTH + 30, HEIGHT + 20], offsets=[-30, -22], settings={"grow": 9}),
     case("grow", settings={"grow": 3}),
     case("feather", settings={"feather": 6.0}),
     case("grow-offset", settings={"grow": 4, "feather": 3.0}, offsets=[-9, 5], precision="FLOAT_NON_LINEAR"),
@@ -60,6 +62,7 @@ MORE_REFUSALS = [
     case("nothing selected", selection=False),
     case("all", alpha=True),
     case("unknown model", settings={"model": "nobody"}),
+    case("clear beyond the canvas", alpha=True, selection=False, offsets=[-6, 0]),
     case("beside", size=[10, 8], offsets=[-4, -4]),
     case("no address", settings={"server": "nowhere"}),
     case("no server", settings={"server": "127.0.0.1:9"}),
@@ -120,7 +123,9 @@ def test_outside_nothing_changes_and_inside_all_is_filled(gimp, results, one):
     assert (result["status"], result["message"]) == ("success", "")
     before, after, values = pair(gimp.folder, result, one)
     if not one["selection"]:
+        x, y = -np.minimum(one["offsets"], 0)
         values = np.where(before[..., -1] == 0, 255, 0)
+        values[:y] = values[:, :x] = 0  # beyond the canvas
     reach = one["settings"].get("grow", 0) + 2 * int(one["settings"].get("feather", 0))
     inside = grown(values > 0, reach)
     assert inside.any()
@@ -216,6 +221,7 @@ def test_what_cannot_be_filled_is_said_and_left_alone(gimp, results, extra):
     [
         ("nothing selected", "Nothing is selected"),
         ("all", "Everything is selected"),
+        ("clear beyond the canvas", "Nothing is selected"),
         ("unknown model", "nobody"),
         ("beside", "does not touch the layer"),
         ("no address", "is no address"),

@@ -98,12 +98,13 @@ def make_plan(image: Any, layer: Any, state: State, settings: Settings) -> Plan:
     if part is None and not Gimp.Selection.is_empty(image):
         raise Refusal("The selection does not touch the layer: select what to fill on it, or choose another layer.")
     is_selection = part is not None and not settings.grow and not settings.feather
-    if part is None:
-        part = pixels.transparent_part(layer)
+    if part is None and (clear := pixels.transparent_part(layer)) is not None:
+        part = pixels.on_canvas(image, layer, clear)
     if part is None:
         raise Refusal("Nothing is selected: select what to fill (without a selection, transparent pixels are filled).")
     if settings.grow or settings.feather:
-        part = pixels.reshaped(image, layer, part, settings.grow, settings.feather)
+        reshaped = pixels.reshaped(layer, part, settings.grow, settings.feather)
+        part = pixels.on_canvas(image, layer, reshaped) or part  # growing does not leave it altogether
     width, height = state.size
     hole = spread(part, width, height)
     if not hole.count(0):

@@ -12,6 +12,7 @@ gi.require_version("Babl", "0.1")
 from failures import Refusal  # noqa: E402
 from gi.repository import Babl, Gegl, Gimp  # noqa: E402
 from pconv_api import Box  # noqa: E402
+from pconv_api.geometry import crop  # noqa: E402
 
 SELECTION = "Y u8"  # a selection is linear: "Y' u8" would bend it
 
@@ -85,7 +86,8 @@ def merge(layer: Any, part: "tuple[Box, bytes]", targets: "list[tuple[Box, bytes
     for target, data in targets:
         write_pixels(shadow, target, data, kind)
     shadow.flush()
-    if not layer.merge_shadow(True):
+    # Without a selection, GIMP would replace the whole layer.
+    if Gimp.Selection.is_empty(layer.get_image()) or not layer.merge_shadow(True):
         return False
     if not kind.merges_exactly:
         # GIMP computes the whole box in linear float32: that rounds floats, and 0 · infinity is not a number. What we
@@ -155,7 +157,7 @@ def transparent_part(layer: Any) -> "tuple[Box, bytes] | None":
     return (box, values) if values.strip(b"\0") else None
 
 
-def reshaped(image: Any, layer: Any, part: "tuple[Box, bytes]", grow: int, feather: float) -> "tuple[Box, bytes]":
+def reshaped(layer: Any, part: "tuple[Box, bytes]", grow: int, feather: float) -> "tuple[Box, bytes]":
     """Grow and feather a selection as GIMP does, without touching the image."""
     box, values = part
     width, height = layer.get_width(), layer.get_height()
@@ -171,6 +173,19 @@ def reshaped(image: Any, layer: Any, part: "tuple[Box, bytes]", grow: int, feath
         return grown, read(scratch.get_selection(), grown, SELECTION)
     finally:
         scratch.delete()
+
+
+def on_canvas(image: Any, layer: Any, part: "tuple[Box, bytes]") -> "tuple[Box, bytes] | None":
+    """Cut off what lies beyond the canvas, where nothing can be selected; None: all of it."""
+    box, values = part
+    _, left, top = layer.get_offsets()
+    x, y = max(box.x, -left), max(box.y, -top)
+    width = min(box.right, image.get_width() - left) - x
+    height = min(box.bottom, image.get_height() - top) - y
+    if width < 1 or height < 1:
+        return None
+    inner = crop(values, box.width, Box(x - box.x, y - box.y, width, height))
+    return (Box(x, y, width, height), inner) if inner.strip(b"\0") else None
 
 
 @contextmanager
