@@ -167,6 +167,7 @@ def run(case):
 
 
 results = {}
+(FOLDER / "results.json").write_text("{}")
 for case in json.loads((FOLDER / "cases.json").read_text()):
     results[case["name"]] = run(case)
     (FOLDER / "results.json").write_text(json.dumps(results))

@@ -115,7 +115,9 @@ def work(image: Any, drawables: "list[Any]", config: Any) -> None:
 
     Gimp.progress_init("Partial Conv Inpaint")
     names = ("output", "grow", "feather", "context", "model", "server")
-    settings = inpainting.Settings(**{name: config.get_property(name) for name in names})
+    chosen = {name: config.get_property(name) for name in names}
+    # From its second start on, GIMP makes an empty text None.
+    settings = inpainting.Settings(**{name: "" if value is None else value for name, value in chosen.items()})
     events = wire.Events(
         progress=Gimp.progress_update,
         queued=lambda ahead: Gimp.progress_set_text(f"Waiting for {ahead} other jobs" if ahead else "Filling"),
