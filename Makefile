@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench test-gimp
+.PHONY: setup demo test check bench test-gimp gimps plugin-zip
 
 setup: .venv/.installed
 
@@ -27,5 +27,22 @@ demo: setup
 bench: setup
 	$(BIN)/python -m bench
 
-test-gimp:
-	@echo 'make test-gimp: nothing to test yet: there is no plug-in.' >&2; exit 1
+# The folder for who has GIMP, but not our Python: to be unpacked into the plug-ins folder of a GIMP profile.
+plugin-zip: setup
+	$(BIN)/python -m pconv_server.plugin dist
+
+# GIMP 3.0 and 3.2 of Debian, installed once into build/; elsewhere, or without root, this machine's own GIMP is tested.
+ifeq ($(shell id -u):$(shell . /etc/os-release 2>/dev/null && echo $$ID),0:debian)
+GIMPS := build/gimp-3.0/.ready build/gimp-3.2/.ready
+endif
+
+build/gimp-3.0/.ready: SUITE := trixie
+build/gimp-3.2/.ready: SUITE := forky
+build/gimp-%/.ready:
+	tests/gimp/prepare.sh $(abspath $(@D)) $(SUITE)
+
+test-gimp: setup
+	$(MAKE) -j2 gimps
+	$(BIN)/python -m pytest tests/gimp
+
+gimps: $(GIMPS)

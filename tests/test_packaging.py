@@ -43,6 +43,16 @@ def test_nothing_else_lies_at_its_top(wheel: zipfile.ZipFile) -> None:
     assert tops - metadata <= {"pconv", "pconv_train", "pconv_server", "pconv_api"}
 
 
+def test_the_plugin_is_in_it_with_what_it_imports(wheel: zipfile.ZipFile) -> None:
+    inside = [name for name in wheel.namelist() if name.startswith("pconv_server/gimp/pconv-inpaint/")]
+    names = {name.removeprefix("pconv_server/gimp/pconv-inpaint/") for name in inside}
+    ours = {path.name for path in (ROOT / "plugins" / "gimp" / "pconv-inpaint").glob("*.py")}
+    assert names >= ours | {"vendor/grpclib/client.py", "vendor/google/protobuf/message.py"}
+    assert not [name for name in names if name.endswith((".so", ".pyd", ".pyc", "connection.json"))]
+    licences = {name.split("/")[1].split("-")[0] for name in names if "LICENSE" in name}
+    assert licences >= {"grpclib", "h2", "hpack", "hyperframe", "multidict", "protobuf"}
+
+
 def test_types_are_declared(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     packages = {name.split("/")[0] for name in names if name.endswith("/__init__.py") and name.count("/") == 1}

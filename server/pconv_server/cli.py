@@ -1,4 +1,4 @@
-"""`pconv-server`: serve, status, stop, models, doctor."""
+"""`pconv-server`: serve, status, stop, models, install-plugin, doctor."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -124,6 +124,35 @@ def models(folder: ModelsFolder = None) -> None:
         _fail(
             f"there are no models, neither in {known.default} nor in {known.user}; make one with: pconv-train export", 1
         )
+
+
+@app.command()
+def install_plugin(
+    uninstall: Annotated[bool, typer.Option("--uninstall", help="Remove it instead.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    target: Annotated[
+        Path | None, typer.Option(help="Folder of a GIMP profile (…/GIMP/3.0); by default all that there are.")
+    ] = None,
+) -> None:
+    """Put the plug-in into every GIMP 3 of this user."""
+    from pconv_server import plugin
+    from pconv_server.errors import SetupError
+
+    try:
+        for profile in [target] if target else plugin.profiles():
+            where = plugin.plugin_folder(profile)
+            if uninstall:
+                there = where.is_dir() if dry_run else plugin.uninstall(profile)
+                typer.echo(f"{'would remove' if dry_run else 'removed'} {where}" if there else f"not in {profile}")
+            elif dry_run:
+                plugin.source_folder()
+                typer.echo(f"would install {where}")
+            else:
+                typer.echo(f"installed {plugin.install(profile)}")
+    except SetupError as error:
+        _fail(str(error), 2)
+    if not uninstall and not dry_run:
+        typer.echo("start GIMP anew: Filters → Partial Conv Inpaint…")
 
 
 @app.command()

@@ -6,6 +6,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pconv_server.connection import (
     Connection,
@@ -17,6 +18,7 @@ from pconv_server.connection import (
 )
 from pconv_server.errors import SetupError
 from pconv_server.info import log_file, version
+from pconv_server.plugin import find_profiles, installed_version
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,24 @@ def checks() -> Iterator[Check]:
     yield check_connection_file()
     yield check_server()
     yield check_log()
+    yield from check_plugins(find_profiles(Path.home(), os.environ, sys.platform))
+
+
+def check_plugins(profiles: list[Path]) -> Iterator[Check]:
+    """Whether the newest GIMP 3 of this user has the plug-in, and every plug-in is of this version."""
+    if not profiles:
+        yield Check("no profile of GIMP 3: without GIMP, `pconv` fills holes of files")
+    newest = max((profile.name for profile in profiles), default="")
+    for profile in profiles:
+        found = installed_version(profile)
+        if found is None:
+            yield Check(f"no plug-in in {profile}", "pconv-server install-plugin" if profile.name == newest else "")
+        elif found != version():
+            yield Check(
+                f"the plug-in in {profile} is of pconv {found}, this is {version()}", "pconv-server install-plugin"
+            )
+        else:
+            yield Check(f"plug-in of pconv {found} in {profile}")
 
 
 def check_python(found: tuple[int, int]) -> Check:

@@ -1,11 +1,10 @@
 import pytest
 import torch
-from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_server.client import Client
 from pconv_server.connection import Connection
 from pconv_server.engine import Engine
 from pconv_server.models import ModelFolder
-from serving import CPU, TOKEN, running
+from serving import CPU, TOKEN, running, save_weights
 
 torch.set_num_threads(1)
 
@@ -13,13 +12,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     """A folder of tiny networks with fixed weights."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    config = PConvUNetConfig((8, 16), (5, 3))
-    save_checkpoint(folder / "inpaint.safetensors", PConvUNet(config), "inpaint", {"data": "none"}, torch.float16)
-    save_checkpoint(folder / "upscale.safetensors", PConvUNet(config), "upscale", {"factor": 4})
-    save_checkpoint(folder / "twice.safetensors", PConvUNet(config), "upscale", {"factor": 2})
-    return folder
+    return save_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
@@ -36,6 +29,9 @@ def engine(models):
 def config_home(tmp_path, monkeypatch):
     """No test touches the user's own connection.json, log or models."""
     monkeypatch.setenv("PCONV_CONFIG_DIR", str(tmp_path / "config" / "pconv"))
+    monkeypatch.setenv("HOME", str(tmp_path))  # nor its GIMP profiles
+    for name in ("GIMP3_DIRECTORY", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "config" / "pconv"
 
 

@@ -6,11 +6,23 @@ import threading
 import time
 
 import numpy as np
+import torch
+from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_server.devices import Device
 from pconv_server.server import ServerSettings, create_server
 
 CPU = Device("cpu", "fp32")
 TOKEN = "a token for tests only"
+
+
+def save_weights(folder):
+    """Tiny networks with fixed weights."""
+    torch.manual_seed(0)
+    config = PConvUNetConfig((8, 16), (5, 3))
+    save_checkpoint(folder / "inpaint.safetensors", PConvUNet(config), "inpaint", {"data": "none"}, torch.float16)
+    save_checkpoint(folder / "upscale.safetensors", PConvUNet(config), "upscale", {"factor": 4})
+    save_checkpoint(folder / "twice.safetensors", PConvUNet(config), "upscale", {"factor": 2})
+    return folder
 
 
 @contextlib.contextmanager

@@ -1,0 +1,156 @@
+"""The plug-in's client without GIMP: pure Python, the same bytes as `pconv`, and sentences for what goes wrong."""
+
+import ast
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pconv_api import Box
+from pconv_server import plugin
+from pconv_server.client import Client
+from pconv_server.connection import Connection
+from pconv_server.engine import Engine
+from pconv_server.models import ModelFolder
+from serving import CPU, TOKEN, blob, picture, running
+
+WHOLE = Box(0, 0, 56, 40)
+SCRIPT = """
+import json, os, pathlib, sys
+folder, address, token, out = sys.argv[1:]
+sys.path.insert(0, folder)
+import loader
+loader.use_vendored()
+import connection, wire
+from pconv_api import Box
+from google.protobuf.internal import api_implementation
+parts = [wire.Part(Box(0, 0, 56, 40), pathlib.Path(out, "image").read_bytes(), pathlib.Path(out, "hole").read_bytes())]
+known = connection.Connection(address, token)
+[filled] = wire.inpaint(known, wire.Picture(56, 40, 3, "u8"), parts, "", wire.Events())
+pathlib.Path(out, "filled").write_bytes(filled)
+compiled = [m.__file__ for m in sys.modules.values() if (getattr(m, "__file__", None) or "").endswith((".so", ".pyd"))]
+print(json.dumps([api_implementation.Type(), [path for path in compiled if "lib-dynload" not in path]]))
+"""
+
+
+def parts(wire, dtype=np.uint8, channels=3):
+    image = picture(channels=channels, dtype=dtype)
+    return image, [wire.Part(WHOLE, image.tobytes(), (blob() * np.uint8(255)).tobytes())]
+
+
+def test_it_needs_nothing_that_is_compiled(folder, server, tmp_path):
+    (tmp_path / "image").write_bytes(picture().tobytes())
+    (tmp_path / "hole").write_bytes((blob() * np.uint8(255)).tobytes())
+    # -S: no site-packages at all, as in a GIMP whose Python has nothing.
+    command = [sys.executable, "-I", "-S", "-c", SCRIPT, folder, server["address"], TOKEN, tmp_path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["python", []]
+    with Client(Connection(server["address"], TOKEN)) as client:
+        [expected] = client.inpaint((56, 40), [(WHOLE, picture(), blob())])
+    assert (tmp_path / "filled").read_bytes() == expected.tobytes()
+
+
+def test_nothing_compiled_is_installed(folder):
+    assert [path for path in folder.rglob("*") if path.suffix in (".so", ".pyd", ".dylib")] == []
+    assert (folder / plugin.ENTRY).stat().st_mode & 0o111
+
+
+def test_its_own_files_are_python_3_10(folder):
+    for path in folder.glob("*.py"):
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+
+
+@pytest.mark.parametrize(("dtype", "sample"), [(np.uint8, "u8"), (np.uint16, "u16"), (np.float32, "float")])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_same_bytes_as_the_other_door(wire, server, dtype, sample, channels):
+    image, sent = parts(wire, dtype, channels)
+    known, seen = Connection(server["address"], TOKEN), []
+    picture = wire.Picture(56, 40, channels, sample)
+    [filled] = wire.inpaint(wire.Connection(*vars(known).values()), picture, sent, "", wire.Events(seen.append))
+    with Client(known) as client:
+        [expected] = client.inpaint((56, 40), [(WHOLE, image, blob())])
+    assert filled == expected.tobytes()
+    assert seen[-1] == 1
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize(
+    ("token", "model", "status", "words"),
+    [("other", "", "UNAUTHENTICATED", "install-plugin"), (TOKEN, "nobody", "NOT_FOUND", "nobody")],
+)
+def test_the_server_s_sentence_arrives(wire, server, token, model, status, words):
+    large = [wire.Part(Box(0, 0, 2000, 2000), bytes(12_000_000), bytes(4_000_000))]  # refused while it is sent
+    for sent, size in ((parts(wire)[1], (56, 40)), (large, (2000, 2000))):
+        with pytest.raises(wire.ServerError, match=words) as caught:
+            wire.inpaint(
+                wire.Connection(server["address"], token), wire.Picture(*size, 3, "u8"), sent, model, wire.Events()
+            )
+        assert caught.value.status == status
+
+
+def test_too_large_is_said(wire, server):
+    with pytest.raises(wire.ServerError, match="megapixels") as caught:
+        wire.inpaint(
+            wire.Connection(server["address"], TOKEN),
+            wire.Picture(30_000, 30_000, 3, "u8"),
+            [wire.Part(Box(0, 0, 30_000, 30_000), b"", b"")],
+            "",
+            wire.Events(),
+        )
+    assert caught.value.status == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "unix:/nowhere", "nowhere", "127.0.0.1:0", "a host:x"])
+def test_no_server(wire, address):
+    with pytest.raises(wire.NoServerError, match="server"):
+        wire.inpaint(wire.Connection(address, ""), wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", wire.Events())
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_who_breaks_off(wire, answer):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            peer, _ = listener.accept()
+            peer.recv(100)
+            peer.sendall(answer)
+            peer.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises((wire.ServerError, wire.NoServerError), match="pconv-server"):
+            wire.inpaint(wire.Connection(address, ""), wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", wire.Events())
+        thread.join()
+
+
+def test_unix_socket(wire, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    engine = Engine(CPU, ModelFolder(models, default=models))
+    with running([engine], unix=Path(tmp_path / "s")) as box, pytest.raises(wire.ServerError) as caught:
+        wire.inpaint(
+            wire.Connection(box["address"], TOKEN), wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", wire.Events()
+        )
+    assert caught.value.status == "NOT_FOUND"
+
+
+def test_the_connection_of_the_user_comes_first(wire, tmp_path, monkeypatch):
+    import connection
+
+    beside, config = tmp_path / "plug-in", tmp_path / "config"
+    monkeypatch.setenv("PCONV_CONFIG_DIR", str(config))
+    with pytest.raises(wire.NoServerError, match="pconv-server serve"):
+        connection.find_connection(beside)
+    for folder, address in ((beside, "127.0.0.1:2"), (config, "127.0.0.1:1")):
+        folder.mkdir()
+        (folder / "connection.json").write_text(json.dumps({"address": address, "token": "t"}))
+        assert connection.find_connection(beside) == (address, "t", "")
+    (config / "connection.json").write_text("{")
+    assert connection.find_connection(beside).address == "127.0.0.1:2"
+    assert connection.find_connection(beside, " 127.0.0.1:3 ") == ("127.0.0.1:3", "t", "")
