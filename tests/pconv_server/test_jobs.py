@@ -24,7 +24,6 @@ from serving import CPU, TOKEN, blob, picture, running, wait_for
 
 WHOLE = Box(0, 0, 56, 40)
 PART = (WHOLE, picture(), blob())
-FREE_SECONDS = 1.0  # from cancel to the next job's start, on a machine that may be busy
 
 
 class StepEngine(Engine):
@@ -65,10 +64,8 @@ def kinds(call):
 def test_health_and_info_answer_during_inference(client, engine):
     call = start(client)
     wait_for(lambda: engine.busy)
-    begin = time.monotonic()
-    assert client.is_serving()
+    assert client.is_serving()  # the job goes on until it is let go
     assert client.info().jobs == 1
-    assert time.monotonic() - begin < 0.5
     engine.go.set()
     assert kinds(call)[-1] == "finished"
 
@@ -78,10 +75,8 @@ def test_cancel_frees_the_worker(client, engine):
     wait_for(lambda: engine.busy)
     second = start(client, 2)
     wait_for(lambda: client.info().jobs == 2)
-    begin = time.monotonic()
     first.cancel()
-    wait_for(lambda: engine.order == [1, 2])
-    assert time.monotonic() - begin < FREE_SECONDS
+    wait_for(lambda: engine.order == [1, 2])  # the first, left alone, would never end
     engine.go.set()
     assert kinds(second)[-1] == "finished"
 
@@ -102,7 +97,7 @@ def test_a_deadline_frees_the_worker(client, engine):
     with pytest.raises(grpc.RpcError) as caught:
         kinds(start(client, timeout=0.3))
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_for(lambda: not engine.busy, FREE_SECONDS)
+    wait_for(lambda: not engine.busy)
 
 
 KILLED = """
@@ -120,10 +115,8 @@ def test_kill_9_of_the_client_frees_the_worker(client, server, engine):
     wait_for(lambda: engine.busy, 60)
     waiting = start(client, 2)
     wait_for(lambda: client.info().jobs == 2)
-    begin = time.monotonic()
     process.send_signal(signal.SIGKILL)
     wait_for(lambda: len(engine.order) == 2)
-    assert time.monotonic() - begin < FREE_SECONDS
     process.wait()
     engine.go.set()
     assert kinds(waiting)[-1] == "finished"
@@ -133,20 +126,29 @@ def python_path():
     return {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
+class RecordingEngine(Engine):
+    """Remembers the heights of the pictures that it filled to the end."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.filled = []
+
+    def inpaint(self, image, *arguments):
+        result = super().inpaint(image, *arguments)
+        self.filled.append(image.shape[0])
+        return result
+
+
 def test_a_real_network_stops_between_its_stages(models, config_home):
-    engine = Engine(CPU, models)
+    engine = RecordingEngine(CPU, models)
     image, hole = picture(1500, 1500), blob(1500, 1500)
-    begin = time.monotonic()
-    engine.inpaint(image, hole)
-    whole = time.monotonic() - begin
     with running([engine]) as box, Client(Connection(box["address"], TOKEN)) as client:
         requests = job_requests((1500, 1500), [(Box(0, 0, 1500, 1500), image, hole)], "")
         call = client._stub.Inpaint(requests, metadata=client._metadata)
         next(reply for reply in call if reply.WhichOneof("event") == "progress")
         call.cancel()
-        begin = time.monotonic()
         client.inpaint((56, 40), [PART])
-        assert time.monotonic() - begin < whole * 0.8
+    assert engine.filled == [40]
 
 
 def test_clients_take_turns(server, engine):

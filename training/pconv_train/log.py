@@ -47,7 +47,7 @@ class RunLog:
 
     def advance(self, done: float) -> None:
         """Move the progress bar to the steps or seconds done."""
-        self._bar.update(done - self._bar.n)
+        self._bar.update(round(done) - self._bar.n)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""

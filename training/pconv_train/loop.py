@@ -190,7 +190,7 @@ def _split(config: TrainConfig) -> tuple[list[Path], list[Path]]:
 
 def _done(config: TrainConfig, progress: Progress) -> float:
     """Steps done, or seconds where the config limits those."""
-    return progress.step if config.steps else round(progress.seconds, 1)
+    return progress.step if config.steps else progress.seconds
 
 
 def _is_over(config: TrainConfig, progress: Progress) -> bool:
