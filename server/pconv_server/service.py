@@ -105,14 +105,16 @@ class Service(pconv_pb2_grpc.PConvServicer):  # type: ignore[misc] # generated, 
     async def _next(self, requests: Requests) -> pb.JobRequest | None:
         """The client's next message; None at the end of its stream."""
         try:
-            return await asyncio.wait_for(anext(requests, None), self.limits.idle_seconds)
+            async with asyncio.timeout(self.limits.idle_seconds):  # wait_for of Python 3.11 can lose a cancellation
+                return await anext(requests, None)
         except TimeoutError as error:
             raise errors.SilenceError(f"the client sent nothing for {self.limits.idle_seconds:g} seconds") from error
 
     async def _write(self, context: Context, reply: pb.JobReply) -> None:
         """Send a reply. Not by `yield`, which would wait for ever for a client that does not read."""
         try:
-            await asyncio.wait_for(context.write(reply), self.limits.idle_seconds)
+            async with asyncio.timeout(self.limits.idle_seconds):
+                await context.write(reply)
         except TimeoutError as error:
             raise errors.SilenceError(f"the client read nothing for {self.limits.idle_seconds:g} seconds") from error
 
@@ -125,8 +127,8 @@ class Service(pconv_pb2_grpc.PConvServicer):  # type: ignore[misc] # generated, 
                 ahead = now_ahead
                 yield pb.JobReply(queued=pb.Queued(ahead=ahead))
             try:
-                wait = QUEUE_NEWS_SECONDS if job.started is None else None
-                kind, value = await asyncio.wait_for(job.events.get(), wait)
+                async with asyncio.timeout(QUEUE_NEWS_SECONDS if job.started is None else None):
+                    kind, value = await job.events.get()
             except TimeoutError:
                 continue
             if kind == "error":
