@@ -1,8 +1,11 @@
 """What the network is for, on tensors: fill a hole, enlarge a picture."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from pconv.edge import EDGE, edge_correction, grow_hole
 from pconv.network import PConvUNet, check_image_and_hole
 
 
@@ -20,14 +23,32 @@ def composite(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     return torch.where(hole == 0, image, output.clamp(0, 1).to(image.dtype))
 
 
+def predict(network: Callable[[Tensor, Tensor], Tensor], image: Tensor, hole: Tensor, edge: int = EDGE) -> Tensor:
+    """Predict a picture with a hole, so that the prediction in the hole meets what is known around it.
+
+    Args:
+        network: A `PConvUNet`, or what wraps one.
+        image: `(N, 3, H, W)`, sRGB in [0, 1]; its values under the hole never matter.
+        hole: `(N, 1, H, W)`, 0 = keep, anything else = fill.
+        edge: Pixels around the hole that the network predicts too, to learn its error there and to correct the hole by
+            it (`pconv.edge`); 0 = the network alone, as in the paper.
+
+    Returns:
+        `(N, 3, H, W)` float32, not clamped; the correction passes no gradient.
+    """
+    output = network(image, grow_hole(hole, edge))
+    return output + edge_correction(output, image, hole) if edge else output
+
+
 @torch.inference_mode()
-def inpaint(network: PConvUNet, image: Tensor, hole: Tensor) -> Tensor:
+def inpaint(network: PConvUNet, image: Tensor, hole: Tensor, edge: int = EDGE) -> Tensor:
     """Fill the hole of a picture.
 
     Args:
         network: An inpainting network in eval mode.
         image: `(N, 3, H, W)`, sRGB in [0, 1]; its values under the hole never matter.
         hole: `(N, 1, H, W)`, 0 = keep, anything else = fill.
+        edge: As for `predict`.
 
     Returns:
         `(N, 3, H, W)` in [0, 1], equal to `image` wherever `hole` is 0.
@@ -38,7 +59,7 @@ def inpaint(network: PConvUNet, image: Tensor, hole: Tensor) -> Tensor:
     check_image_and_hole(image, hole)
     if (hole != 0).flatten(1).all(1).any():
         raise ValueError("the hole covers the whole picture: nothing is left to go by")
-    return composite(network(image, hole), image, hole)
+    return composite(predict(network, image, hole, edge), image, hole)
 
 
 @torch.inference_mode()
