@@ -2,7 +2,7 @@
 
 The paper has no such step. The network is shown a hole a few pixels wider than the one to fill, so around the hole it
 predicts pixels that are known. There its error is known too, and the harmonic function that continues it into the hole
-(the membrane of Pérez et al. 2003, "Poisson Image Editing", https://doi.org/10.1145/882262.882269) is added to the fill.
+(the membrane of Pérez et al. 2003, "Poisson Image Editing", https://doi.org/10.1145/882262.882269) is added to it.
 """
 
 import torch
