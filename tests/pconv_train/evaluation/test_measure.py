@@ -99,7 +99,7 @@ def test_inception_s_divergence_is_that_of_its_classes(monkeypatch, tmp_path):
     for module in network.modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             torch.nn.init.kaiming_normal_(module.weight)  # or hardly anything of the picture arrives at the end
-    network.fc.weight.data *= 100
+    network.fc.weight.data *= 10
     (tmp_path / "checkpoints").mkdir()
     torch.save(network.state_dict(), tmp_path / "checkpoints" / "inception_v3_google-0cc3c7bd.pth")
     found, (a, b) = load_inception("cpu"), torch.rand(2, 1, 3, 80, 75)
@@ -109,7 +109,7 @@ def test_inception_s_divergence_is_that_of_its_classes(monkeypatch, tmp_path):
         large = [F.interpolate(picture, (299, 299), mode="bilinear", antialias=True) for picture in (b, a)]
         p, q = (network((picture - mean) / std)[0].double().softmax(0) for picture in large)
     assert found.distance(a, b) == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-2)
-    assert found.distance(a, b) > 0.1
+    assert found.distance(a, b) > 1e-3
     assert found.distance(a, a) == 0
 
 
