@@ -43,8 +43,19 @@ def edge_correction(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
         What is to be added to `output`: `(N, 3, H, W)`, harmonic in the hole, 0 outside; without gradient.
     """
     inside = hole != 0
-    error = (image - output).to(torch.float32)
-    return torch.where(inside, _continue(error.masked_fill(inside, 0), inside), 0)
+    correction = torch.zeros_like(output, dtype=torch.float32)
+    box = (..., _around(inside, -2), _around(inside, -1))  # the hole's surroundings are all that counts
+    error = (image[box] - output[box]).to(torch.float32)
+    correction[box] = torch.where(inside[box], _continue(error.masked_fill(inside[box], 0), inside[box]), 0)
+    return correction
+
+
+def _around(inside: Tensor, axis: int, margin: int = 16) -> slice:
+    """Rows or columns of the hole, and a few more."""
+    places = inside.movedim(axis, 0).flatten(1).any(1).nonzero()
+    if not places.numel():
+        return slice(0, 0)
+    return slice(max(0, int(places[0]) - margin), int(places[-1]) + 1 + margin)
 
 
 def _continue(values: Tensor, hole: Tensor) -> Tensor:
