@@ -30,7 +30,7 @@ from pconv_api import Box
 from google.protobuf.internal import api_implementation
 parts = [wire.Part(Box(0, 0, 56, 40), pathlib.Path(out, "image").read_bytes(), pathlib.Path(out, "hole").read_bytes())]
 known = connection.Connection(address, token)
-[filled] = wire.inpaint(known, wire.Picture(56, 40, 3, "u8"), parts, "", wire.Events())
+[filled] = wire.inpaint(known, wire.Request("Inpaint", wire.Picture(56, 40, 3, "u8"), parts), wire.Events())
 pathlib.Path(out, "filled").write_bytes(filled)
 compiled = [m.__file__ for m in sys.modules.values() if (getattr(m, "__file__", None) or "").endswith((".so", ".pyd"))]
 print(json.dumps([api_implementation.Type(), [path for path in compiled if "lib-dynload" not in path]]))
@@ -40,6 +40,11 @@ print(json.dumps([api_implementation.Type(), [path for path in compiled if "lib-
 def parts(wire, dtype=np.uint8, channels=3):
     image = picture(channels=channels, dtype=dtype)
     return image, [wire.Part(WHOLE, image.tobytes(), (blob() * np.uint8(255)).tobytes())]
+
+
+def ask(wire, address, token="", size=(56, 40), sent=None, model=""):
+    request = wire.Request("Inpaint", wire.Picture(*size, 3, "u8"), sent or parts(wire)[1], model)
+    return wire.inpaint(wire.Connection(address, token), request, wire.Events())
 
 
 def test_it_needs_nothing_that_is_compiled(folder, server, tmp_path):
@@ -71,12 +76,47 @@ def test_same_bytes_as_the_other_door(wire, server, dtype, sample, channels):
     image, sent = parts(wire, dtype, channels)
     known, seen = Connection(server["address"], TOKEN), []
     picture = wire.Picture(56, 40, channels, sample)
-    [filled] = wire.inpaint(wire.Connection(*vars(known).values()), picture, sent, "", wire.Events(seen.append))
+    request = wire.Request("Inpaint", picture, sent)
+    [filled] = wire.inpaint(wire.Connection(*vars(known).values()), request, wire.Events(seen.append))
     with Client(known) as client:
         [expected] = client.inpaint((56, 40), [(WHOLE, image, blob())])
     assert filled == expected.tobytes()
     assert seen[-1] == 1
     assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("with_hole", [False, True])
+def test_upscale_sends_strips_and_takes_whole_rows(wire, server, with_hole):
+    image, _ = parts(wire)
+    hole, rows, seen = (blob() * np.uint8(255)), [], []
+    strips = wire.Part(
+        WHOLE,
+        (image[y : y + 7].tobytes() for y in range(0, 40, 7)),
+        (hole[y : y + 9].tobytes() for y in range(0, 40, 9)) if with_hole else b"",
+    )
+
+    def take(width, first, data):
+        assert (width, first) == (4 * 56, sum(rows_of.shape[0] for rows_of in rows))
+        rows.append(np.frombuffer(data, np.uint8).reshape(-1, width, 3))
+
+    request = wire.Request("Upscale", wire.Picture(56, 40, 3, "u8"), [strips])
+    assert wire.upscale(wire.Connection(server["address"], TOKEN), request, wire.Events(seen.append), take) == 4
+    with Client(Connection(server["address"], TOKEN)) as client:
+        expected = np.concatenate(list(client.upscale(image, blob() if with_hole else None)))
+    assert np.array_equal(np.concatenate(rows), expected)
+    assert seen[-1] == 1
+
+
+def test_an_option_that_the_server_does_not_know_is_refused(wire, server):
+    request = wire.Request("Inpaint", wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", {"colour": "more"})
+    with pytest.raises(wire.ServerError, match="colour"):
+        wire.inpaint(wire.Connection(server["address"], TOKEN), request, wire.Events())
+
+
+def test_whether_a_server_answers(wire, server):
+    assert wire.is_serving(wire.Connection(server["address"], TOKEN))
+    assert not wire.is_serving(wire.Connection(server["address"], "other"))
+    assert not wire.is_serving(wire.Connection("127.0.0.1:9", TOKEN))
 
 
 @pytest.mark.parametrize(
@@ -87,28 +127,20 @@ def test_the_server_s_sentence_arrives(wire, server, token, model, status, words
     large = [wire.Part(Box(0, 0, 2000, 2000), bytes(12_000_000), bytes(4_000_000))]  # refused while it is sent
     for sent, size in ((parts(wire)[1], (56, 40)), (large, (2000, 2000))):
         with pytest.raises(wire.ServerError, match=words) as caught:
-            wire.inpaint(
-                wire.Connection(server["address"], token), wire.Picture(*size, 3, "u8"), sent, model, wire.Events()
-            )
+            ask(wire, server["address"], token, size, sent, model)
         assert caught.value.status == status
 
 
 def test_too_large_is_said(wire, server):
     with pytest.raises(wire.ServerError, match="megapixels") as caught:
-        wire.inpaint(
-            wire.Connection(server["address"], TOKEN),
-            wire.Picture(30_000, 30_000, 3, "u8"),
-            [wire.Part(Box(0, 0, 30_000, 30_000), b"", b"")],
-            "",
-            wire.Events(),
-        )
+        ask(wire, server["address"], TOKEN, (30_000, 30_000), [wire.Part(Box(0, 0, 30_000, 30_000), b"", b"")])
     assert caught.value.status == "RESOURCE_EXHAUSTED"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "unix:/nowhere", "nowhere", "127.0.0.1:0", "a host:x"])
 def test_no_server(wire, address):
     with pytest.raises(wire.NoServerError, match="server"):
-        wire.inpaint(wire.Connection(address, ""), wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", wire.Events())
+        ask(wire, address)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
@@ -125,7 +157,7 @@ def test_who_breaks_off(wire, answer):
         thread.start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises((wire.ServerError, wire.NoServerError), match="pconv-server"):
-            wire.inpaint(wire.Connection(address, ""), wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", wire.Events())
+            ask(wire, address)
         thread.join()
 
 
@@ -134,9 +166,7 @@ def test_unix_socket(wire, tmp_path):
     models.mkdir()
     engine = Engine(CPU, ModelFolder(models, default=models))
     with running([engine], unix=Path(tmp_path / "s")) as box, pytest.raises(wire.ServerError) as caught:
-        wire.inpaint(
-            wire.Connection(box["address"], TOKEN), wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", wire.Events()
-        )
+        ask(wire, box["address"], TOKEN)
     assert caught.value.status == "NOT_FOUND"
 
 
