@@ -11,6 +11,8 @@ from pconv_server import plugin
 from pconv_server.connection import Connection, read_connection, write_connection
 from serving import TOKEN
 
+APART = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # so it shall be
+
 
 @pytest.fixture
 def starting(wire, monkeypatch, tmp_path):
@@ -36,6 +38,7 @@ def known(folder, *command):
 
 
 @pytest.mark.slow
+@APART
 def test_a_server_starts_apart_and_only_once(starting, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONHOME", "/of/gimp")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/of/gimp")
@@ -43,7 +46,8 @@ def test_a_server_starts_apart_and_only_once(starting, tmp_path, monkeypatch):
     note = tmp_path / "environment"
     start = program(
         tmp_path / "serve",
-        f"import json, os, sys\nopen({str(note)!r}, 'a').write(json.dumps([os.getpid(), os.getsid(0), dict(os.environ)]))\n"
+        "import json, os, sys\n"
+        f"open({str(note)!r}, 'a').write(json.dumps([os.getpid(), os.getsid(0), dict(os.environ)]))\n"
         f"os.environ['PYTHONPATH'] = {python_path!r}\n"
         f"os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'pconv_server', 'serve', '--cpu', '--port', '0'])\n",
     )
@@ -73,6 +77,7 @@ def test_the_server_s_reason_is_said(starting, wire, tmp_path):
         starting.start(known(tmp_path / "plug-in", start), lambda: None)
 
 
+@APART
 def test_who_is_slow_is_given_up(starting, wire, tmp_path, monkeypatch):
     monkeypatch.setattr(starting, "PATIENCE_SECONDS", 0.5)
     start = program(tmp_path / "serve", "import time\ntime.sleep(3)")

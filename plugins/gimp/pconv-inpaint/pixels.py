@@ -1,7 +1,9 @@
 """Pixels, selections and layers of GIMP: the one module that knows about formats."""
 
+from array import array
 from collections.abc import Iterator
 from functools import reduce
+from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import gi
@@ -92,14 +94,16 @@ def merge(layer: Any, part: "tuple[Box, bytes]", targets: "list[tuple[Box, bytes
     for target, data in targets:
         write_pixels(shadow, target, data, kind)
     shadow.flush()
+    filled = b"" if kind.merges_exactly else bytes(shadow.get(rectangle, 1.0, own, Gegl.AbyssPolicy.NONE))
     # Without a selection, GIMP would replace the whole layer.
     if Gimp.Selection.is_empty(layer.get_image()) or not layer.merge_shadow(True):
         return False
     if not kind.merges_exactly:
         # GIMP computes the whole box in linear float32: that rounds floats, and 0 · infinity is not a number. What we
         # write here belongs to the merge's undo step, which has saved the box.
+        merged = choose(no_numbers(layer, box, kind), filled, read(layer, box))
         buffer = layer.get_buffer()
-        buffer.set(rectangle, own, choose(values, read(layer, box), before))
+        buffer.set(rectangle, own, choose(values, merged, before))
         buffer.flush()
     layer.update(*box)
     return True
@@ -171,6 +175,15 @@ def replace_colours(layer: Any, raster: Raster, kind: Format) -> None:
         buffer.set(place, name, data)
     buffer.flush()
     layer.update(0, 0, layer.get_width(), layer.get_height())
+
+
+def no_numbers(layer: Any, box: Box, kind: Format) -> bytes:
+    """Where a colour is NaN or infinite: 255, elsewhere 0; packed rows."""
+    samples = array("f", read(layer, box, kind.name)) if kind.sample == "float" else array("f")
+    if isfinite(sum(samples)):  # as good as always
+        return bytes(box.area)
+    pixels = (samples[place : place + kind.channels] for place in range(0, len(samples), kind.channels))
+    return bytes(0 if isfinite(sum(pixel)) else 255 for pixel in pixels)
 
 
 def without_alpha(data: bytes, kind: Format) -> bytes:
