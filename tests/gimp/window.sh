@@ -77,6 +77,7 @@ ask shrunk
 press ctrl+y
 ask "enlarged again"
 press ctrl+z
+press 1 # as large as before
 
 touch slow # the server takes its time
 open_dialog "Partial Conv" "^Partial Conv Inpaint"
@@ -85,8 +86,7 @@ wait_for 60 test -e busy
 sleep 1
 shot working
 # The button is the last thing in the status bar, at the lower right of the image.
-read -r x y <"$here/cancel" 2>/dev/null || { x=995 y=749; }
-xdotool mousemove "$x" "$y" click 1
+xdotool mousemove 1010 852 click 1
 wait_for 30 rests
 wait_for 30 test ! -e busy
 rm slow

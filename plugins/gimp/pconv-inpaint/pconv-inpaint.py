@@ -100,7 +100,7 @@ def describe_upscale(procedure: Any) -> None:
     procedure.add_menu_path("<Image>/Filters")
     procedure.add_menu_path("<Image>/Image/[Scale]")
     procedure.set_documentation(
-        "Enlarge ×4 (x4, superresolution) by a partial-convolution network",
+        "Enlarge ×4 (superresolution) by a neural network",
         "Enlarges the image with its layers, masks, channels, selection, guides and paths, or the selected layers, "
         "through a pconv-server on this machine. The image keeps its size in print.",
         UPSCALE,
