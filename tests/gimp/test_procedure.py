@@ -60,6 +60,17 @@ def test_errors_have_a_sentence_and_change_nothing(gimp, results, name, words):
     assert (gimp.folder / f"{name}.before").read_bytes() == (gimp.folder / f"{name}.after").read_bytes()
 
 
+def test_a_wrong_token_is_said(make_gimp, server):
+    other = make_gimp(server["address"], "another token")
+    cases = [case(operation, operation=operation, procedure=True) for operation in ("inpaint", "upscale")]
+    prepare(other.folder, cases)
+    for name, result in other.run(cases).items():
+        assert result["status"] == "execution-error"
+        assert "install-plugin" in result["message"]
+        assert not result["dirty"]
+        assert (other.folder / f"{name}.before").read_bytes() == (other.folder / f"{name}.after").read_bytes()
+
+
 class SlowEngine(Engine):
     """Computes until it is let go."""
 

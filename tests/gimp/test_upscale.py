@@ -36,6 +36,7 @@ OTHERS = [
     enlarging("icc", profile=True),
     enlarging("text", extra="text", alpha=True),
     enlarging("bright", precision="FLOAT_LINEAR"),
+    enlarging("effect", extra="effect"),
 ]
 NEW_KINDS = [enlarging(extra, extra=extra, canvas=[60, 50]) for extra in ("vector", "link")]
 REFUSED = {
@@ -220,6 +221,11 @@ def test_vectors_and_links_become_pixels(gimp, server, results, version, extra):
     assert result["rasterized"]
     [name] = [name for name in result["after"] if (gimp.folder / f"{extra}.new.{name}").exists()]
     assert_enlarged(gimp, server, result, extra, name)
+
+
+def test_effects_stay_above_the_pixels_with_a_note(gimp, server, results):
+    assert "Layer effects keep their settings" in results["effect"]["message"]
+    assert_enlarged(gimp, server, results["effect"], "effect")
 
 
 def test_clipped_colours_are_said(results):

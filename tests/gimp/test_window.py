@@ -91,7 +91,7 @@ def test_the_dialog_fills_the_selection_alone(window):
     changed = (layer(window, "before") != layer(window, "after")).any(-1)
     assert changed[150, 201]
     assert changed[150, 448]
-    changed[115:331, 163:216] = changed[115:331, 435:480] = False
+    changed[115:375, 160:218] = changed[115:375, 431:484] = False
     assert not changed.any()
     assert numbers(window, "after") == numbers(window, "before")
 

@@ -10,8 +10,8 @@ layer = image.get_layers()[0]
 folder = pathlib.Path(FOLDER)
 if WHAT == "select":
     for mast in (
-        [198, 116, 206, 116, 212, 230, 214, 330, 164, 330, 184, 230],
-        [442, 116, 452, 116, 466, 230, 478, 330, 436, 330, 436, 230],
+        [198, 116, 206, 116, 212, 230, 217, 374, 161, 374, 184, 230],
+        [442, 116, 452, 116, 466, 230, 483, 374, 432, 374, 436, 230],
     ):
         image.select_polygon(Gimp.ChannelOps.ADD, mast)
 elif WHAT == "edit":

@@ -51,6 +51,7 @@ shot "menu image"
 press Escape Escape
 
 open_dialog "Partial Conv" "^Partial Conv Inpaint"
+xdotool windowmove --sync "$(window "^Partial Conv Inpaint" | head -n 1)" 850 250 # beside the photograph
 shot dialog
 accept "^Partial Conv Inpaint"
 wait_for 120 rests

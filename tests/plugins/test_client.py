@@ -2,6 +2,8 @@
 
 import ast
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,7 +27,9 @@ folder, address, token, out = sys.argv[1:]
 sys.path.insert(0, folder)
 import loader
 loader.use_vendored()
-import connection, wire
+import connection, starting, wire
+for path in pathlib.Path(folder).glob("*.py"):
+    compile(path.read_text(encoding="utf-8"), path, "exec", dont_inherit=True)
 from pconv_api import Box
 from google.protobuf.internal import api_implementation
 parts = [wire.Part(Box(0, 0, 56, 40), pathlib.Path(out, "image").read_bytes(), pathlib.Path(out, "hole").read_bytes())]
@@ -47,11 +51,27 @@ def ask(wire, address, token="", size=(56, 40), sent=None, model=""):
     return wire.inpaint(wire.Connection(address, token), request, wire.Events())
 
 
-def test_it_needs_nothing_that_is_compiled(folder, server, tmp_path):
+def interpreter(minor):
+    """A Python 3.`minor` of this machine, or None."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for path in (sys.executable, shutil.which(f"python3.{minor}"), *pyenv.glob(f"3.{minor}.*/bin/python")):
+        if path is None:
+            continue
+        asked = [path, "-c", "import sys, zlib; print(*sys.version_info[:2])"]
+        if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split() == ["3", str(minor)]:
+            return str(path)
+    return None
+
+
+@pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])  # of macOS's GIMP to Debian forky's
+def test_it_needs_nothing_that_is_compiled(folder, server, tmp_path, minor):
+    python = interpreter(minor)
+    if python is None:
+        pytest.skip(f"there is no Python 3.{minor} (tests/gimp has 3.13 and 3.14)")
     (tmp_path / "image").write_bytes(picture().tobytes())
     (tmp_path / "hole").write_bytes((blob() * np.uint8(255)).tobytes())
     # -S: no site-packages at all, as in a GIMP whose Python has nothing.
-    command = [sys.executable, "-I", "-S", "-c", SCRIPT, folder, server["address"], TOKEN, tmp_path]
+    command = [python, "-I", "-S", "-W", "error", "-c", SCRIPT, folder, server["address"], TOKEN, tmp_path]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["python", []]

@@ -43,7 +43,7 @@ class PConv(Gimp.PlugIn):
         is_asked = run_mode == Gimp.RunMode.INTERACTIVE
         try:
             if (is_asked and not ask(procedure, config, image)) or not work(
-                procedure, image, list(drawables), config, is_asked
+                procedure, image, list(drawables or []), config, is_asked
             ):
                 status = Gimp.PDBStatusType.CANCEL
         except Refusal as refusal:
