@@ -171,3 +171,8 @@ for case in json.loads((FOLDER / "cases.json").read_text()):
     (FOLDER / "results.json").write_text(json.dumps(results))
 if "SPEED" in os.environ:
     measure(json.loads(os.environ["SPEED"]))
+compiled = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+compiled = [
+    path for path in compiled if path.endswith((".so", ".pyd")) and "/gi/" not in path and "/cairo/" not in path
+]
+(FOLDER / "compiled.json").write_text(json.dumps([path for path in compiled if "lib-dynload" not in path]))

@@ -31,6 +31,7 @@ def prepare(folder, cases):
 @pytest.fixture(scope="module")
 def results(gimp):
     prepare(gimp.folder, CASES)
+    prepare(gimp.folder, [case("pure")])
     gimp.run([])  # a second start knows the procedure from its cache, and gives other defaults
     return gimp.run(CASES)
 
@@ -39,6 +40,11 @@ def test_it_fills(gimp, results):
     assert (results["works"]["status"], results["works"]["message"]) == ("success", "")
     assert (gimp.folder / "works.before").read_bytes() != (gimp.folder / "works.after").read_bytes()
     assert len(results["again"]["layers"]) == 2
+
+
+def test_nothing_compiled_of_others_is_loaded(gimp, results):
+    gimp.run([case("pure")])
+    assert json.loads((gimp.folder / "compiled.json").read_text()) == []
 
 
 @pytest.mark.parametrize(

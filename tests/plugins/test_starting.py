@@ -18,8 +18,7 @@ APART = pytest.mark.filterwarnings("ignore:subprocess .* is still running:Resour
 def starting(wire, monkeypatch, tmp_path):
     """The module, with a config folder of its own."""
     monkeypatch.setenv("PCONV_CONFIG_DIR", str(tmp_path / "config"))
-    for name in ("FLATPAK_ID", "SNAP"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SNAP_NAME", raising=False)
     import starting
 
     return starting
@@ -106,10 +105,13 @@ def test_what_starts_it(starting, wire, tmp_path, monkeypatch):
     assert starting.spoken(["/a b/python", "serve"]) == "'/a b/python' serve"
     (folder / "server.json").write_text("{")
     assert starting.find_command(folder) == [str(installed), "serve"]
-    for name in ("FLATPAK_ID", "SNAP"):
-        monkeypatch.setenv(name, "x")
-        assert starting.find_command(folder) == []
-        monkeypatch.delenv(name)
+    monkeypatch.setenv("SNAP_NAME", "gimp")
+    assert starting.find_command(folder) == []
+    monkeypatch.setenv("SNAP_NAME", "code")  # GIMP started from another snap's terminal
+    assert starting.find_command(folder)
+    (tmp_path / "flatpak").touch()
+    monkeypatch.setattr(starting, "FLATPAK", tmp_path / "flatpak")
+    assert starting.find_command(folder) == []
 
 
 def test_what_gimp_s_package_sets_is_not_passed_on(starting):

@@ -15,6 +15,7 @@ import connection
 import wire
 from failures import NoServerError
 
+FLATPAK = Path("/.flatpak-info")  # inside of every flatpak
 PATIENCE_SECONDS = 120.0  # PyTorch takes long from a cold disk
 # What GIMP and its packages set for their own libraries and Pythons; and what our loader sets.
 FOREIGN = ("APPDIR", "BABL", "DYLD_", "GDK_", "GEGL", "GIMP", "GIO_", "GI_", "GTK", "LD_", "PYTHON", "XDG_DATA_DIRS")
@@ -27,7 +28,7 @@ def find_command(folder: Path) -> "list[str]":
     Args:
         folder: Of the plug-in; `pconv-server install-plugin` has left its own command there.
     """
-    if os.environ.get("FLATPAK_ID") or os.environ.get("SNAP") or Path("/.flatpak-info").exists():
+    if FLATPAK.exists() or os.environ.get("SNAP_NAME") == "gimp":
         return []  # programs of the host cannot be started from inside
     try:
         words = [str(word) for word in json.loads((folder / "server.json").read_text(encoding="utf-8"))["command"]]
