@@ -74,7 +74,7 @@ def inpaint(image: Any, drawables: "list[Any]", settings: Settings, folder: Path
     if part != selections.selection_on(image, layer):
         raise Refusal("The selection was changed while the server worked: nothing was written. Try again.")
     if surroundings != [pixels.read_pixels(layer, job.context, state.format) for job in plan.jobs]:
-        raise Refusal("The layer was painted on while the server worked: nothing was written. Try again.")
+        raise Refusal(layers.PAINTED)
     if settings.output == "layer":
         layers.refuse_locked(layer, NEW_LAYER)
     image.undo_group_start()

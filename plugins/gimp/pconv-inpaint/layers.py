@@ -8,6 +8,7 @@ from gi.repository import Gimp
 from pixels import Format, format_of
 
 DELETED = "The layer was deleted while the server worked: nothing was written."
+PAINTED = "The layer was painted on while the server worked: nothing was written. Try again."
 
 
 class State(NamedTuple):

@@ -188,7 +188,7 @@ def refuse_changed(image: Any, roots: "list[Any]", whole: bool, results: "list[E
     refuse_unfit(image, roots, whole)
     for result in results:
         if survey(result.layer, result.before) != result.survey:
-            raise Refusal("A layer was painted on while the server worked: nothing was written. Try again.")
+            raise Refusal(layers.PAINTED)
 
 
 def write(image: Any, roots: "list[Any] | None", results: "list[Enlarged]", factor: int) -> None:
