@@ -152,7 +152,7 @@ def install_plugin(
     except SetupError as error:
         _fail(str(error), 2)
     if not uninstall and not dry_run:
-        typer.echo("start GIMP anew: Filters → Partial Conv Inpaint…")
+        typer.echo("start GIMP anew: Filters → Partial Conv Inpaint…, Image → Upscale x4…")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Installing the GIMP plug-in: our files, the pure-Python packages that they need, and how to reach the server."""
 
+import json
 import os
 import shutil
 import sys
@@ -91,6 +92,8 @@ def install(profile: Path) -> Path:
         shutil.rmtree(fresh, ignore_errors=True)
         fill_folder(source, fresh)
         write_connection(known, fresh / "connection.json")
+        command = [sys.executable, "-m", "pconv_server", "serve"]  # of the plug-in's button
+        (fresh / "server.json").write_text(json.dumps({"command": command}) + "\n", encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
     except OSError as error:

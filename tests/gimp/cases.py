@@ -12,6 +12,7 @@ def case(name, **changes):
     """A case with everything as it mostly is."""
     ordinary = {
         "name": name,
+        "operation": "inpaint",
         "base": "RGB",
         "alpha": False,
         "precision": "U8_NON_LINEAR",
@@ -23,6 +24,7 @@ def case(name, **changes):
         "extra": "",
         "disturb": "",
         "procedure": False,
+        "spoiled": [0, 0],
         "settings": {},
     }
     assert changes.keys() <= ordinary.keys()

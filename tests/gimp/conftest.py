@@ -61,7 +61,8 @@ class Gimp:
     def start(self, cases, **environment):
         """Start GIMP on cases for inside.py."""
         (self.folder / "cases.json").write_text(json.dumps(cases))
-        code = f"FOLDER={str(self.folder)!r};exec(open({str(Path(__file__).with_name('inside.py'))!r}).read())"
+        here = str(Path(__file__).parent)
+        code = f"FOLDER={str(self.folder)!r};HERE={here!r};exec(open(HERE+'/inside.py').read())"
         words = ["gimp-console-3", "-i", "-d", "--quit", "--batch-interpreter", "python-fu-eval", "-b", code]
         with (self.folder / "log").open("w") as log:
             return subprocess.Popen(

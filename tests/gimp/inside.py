@@ -1,104 +1,71 @@
 """Runs inside of GIMP (python-fu-eval): builds the image of each case, runs the plug-in, and writes what came out.
 
-Given: FOLDER, with cases.json. Pixels and selections come and go as raw files; test_*.py judge them.
+Given: FOLDER, with cases.json, and HERE. Pixels and selections come and go as raw files; test_*.py judge them.
 """
 # ruff: noqa: F821 - python-fu-eval provides Gimp, Gegl, Babl, Gio
 
 import json
+import os
 import pathlib
 import sys
+import time
 
 FOLDER = pathlib.Path(FOLDER)
 sys.path.insert(0, str(pathlib.Path(Gimp.directory()) / "plug-ins" / "pconv-inpaint"))
+sys.path.insert(0, HERE)
 import loader  # noqa: E402
 
 loader.use_vendored()
 import failures  # noqa: E402
 import inpainting  # noqa: E402
+import layers  # noqa: E402
+import upscaling  # noqa: E402
 import wire  # noqa: E402
-
-NOTHING = Gegl.AbyssPolicy.NONE
-CODES = {"R'G'B'A float": 16, "Y u8": 1}
+from scenes import build, disturb, rectangle  # noqa: E402
 
 
-def rectangle(drawable):
-    return Gegl.Rectangle.new(0, 0, drawable.get_width(), drawable.get_height())
+def dump(drawable, name, kind=None):
+    pixels = drawable.get_buffer().get(rectangle(drawable), 1.0, kind, Gegl.AbyssPolicy.NONE)
+    (FOLDER / name).write_bytes(bytes(pixels))
 
 
-def put(drawable, path, name):
-    buffer = drawable.get_buffer()
-    buffer.set(rectangle(drawable), name, (FOLDER / path).read_bytes())
-    buffer.flush()
-    drawable.update(0, 0, drawable.get_width(), drawable.get_height())
+def everything(image, name, when):
+    """Pixels of all kinds go to files; returns numbers."""
+    found = {"size": [image.get_width(), image.get_height()], "resolution": list(image.get_resolution())[-2:]}
+    for layer in layers.leaves(image.get_layers()):
+        dump(layer, f"{name}.{when}.{layer.get_name()}")
+        place = list(layer.get_offsets())[-2:]
+        found[layer.get_name()] = [layer.get_width(), layer.get_height(), *place]
+        if layer.get_mask():
+            dump(layer.get_mask(), f"{name}.{when}.{layer.get_name()}.mask")
+    for channel in image.get_channels():
+        dump(channel, f"{name}.{when}.{channel.get_name()}")
+    dump(image.get_selection(), f"{name}.{when}.selection")
+    guide, found["guides"] = 0, []
+    while guide := image.find_next_guide(guide):
+        found["guides"].append(image.get_guide_position(guide))
+    found["guides"].sort()
+    found["paths"] = [list(path.stroke_get_points(path.get_strokes()[0])[1])[2:4] for path in image.get_paths()]
+    point = image.find_next_sample_point(0)
+    found["point"] = list(image.get_sample_point_position(point)) if point else []
+    return found
 
 
-def dump(drawable, path, name=None):
-    (FOLDER / path).write_bytes(bytes(drawable.get_buffer().get(rectangle(drawable), 1.0, name, NOTHING)))
+def scaled_by_gimp(image, drawables, case, factor):
+    """What GIMP alone makes of it."""
+    copy = image.duplicate()
+    Gimp.context_push()
+    Gimp.context_set_interpolation(Gimp.InterpolationType.CUBIC)
+    copy.scale(factor * copy.get_width(), factor * copy.get_height())
+    Gimp.context_pop()
+    found = everything(copy, case["name"], "gimp")
+    copy.delete()
+    return found
 
 
-def build(case):
-    """An image with one layer, as the case says."""
-    base = getattr(Gimp.ImageBaseType, case["base"])
-    image = Gimp.Image.new_with_precision(*case["canvas"], base, getattr(Gimp.Precision, case["precision"]))
-    kind = getattr(Gimp.ImageType, case["base"] + ("A" if case["alpha"] else "") + "_IMAGE")
-    if case["profile"]:
-        image.set_color_profile(Gimp.ColorProfile.new_rgb_adobe())
-    layer = Gimp.Layer.new(image, "photo", *case["size"], kind, 100.0, Gimp.LayerMode.NORMAL)
-    parent = None
-    if case["extra"] in ("group", "locked group"):
-        parent = Gimp.GroupLayer.new(image, "group")
-        image.insert_layer(parent, None, 0)
-    image.insert_layer(layer, parent, 0)
-    layer.set_offsets(*case["offsets"])
-    put(layer, case["name"] + ".in", "R'G'B'A float")
-    if case["selection"]:
-        put(image.get_selection(), case["name"] + ".sel", "Y u8")
-    drawables = [layer]
-    if case["extra"] == "group":
-        drawables = [parent]
-    elif case["extra"] == "locked group":
-        parent.set_lock_content(True)
-    elif case["extra"] == "locked":
-        layer.set_lock_content(True)
-    elif case["extra"] == "mask":
-        mask = layer.create_mask(Gimp.AddMaskType.WHITE)
-        layer.add_mask(mask)
-        drawables = [mask]
-    elif case["extra"] == "indexed":
-        image.convert_indexed(Gimp.ConvertDitherType.NONE, Gimp.ConvertPaletteType.WEB, 8, False, False, "")
-    elif case["extra"] == "text":
-        image.remove_layer(layer)
-        layer = Gimp.TextLayer.new(
-            image, "pconv", Gimp.Font.get_by_name("DejaVu Sans") or Gimp.fonts_get_list("")[0], 18, Gimp.Unit.pixel()
-        )
-        image.insert_layer(layer, None, 0)
-        drawables = [layer]
-    elif case["extra"] == "nothing":
-        drawables = []
-    return image, layer, drawables
-
-
-def disturb(image, layer, how):
-    """What a user does while the server works."""
-    if how == "move":
-        layer.set_offsets(3, 3)
-    elif how == "resize":
-        layer.resize(layer.get_width() + 1, layer.get_height(), 0, 0)
-    elif how == "delete":
-        image.remove_layer(layer)
-    elif how == "select":
-        image.select_rectangle(Gimp.ChannelOps.REPLACE, 1, 1, 3, 3)
-    elif how == "deselect":
-        Gimp.Selection.none(image)
-    elif how == "convert":
-        image.convert_precision(Gimp.Precision.FLOAT_LINEAR)
-    elif how == "lock":
-        layer.set_lock_content(True)
-
-
-def call_procedure(image, drawables, settings):
+def call_procedure(image, drawables, settings, operation):
     """As a script does."""
-    procedure = Gimp.get_pdb().lookup_procedure("plug-in-pconv-inpaint")
+    procedure = Gimp.get_pdb().lookup_procedure(f"plug-in-pconv-{operation}")
     config = procedure.create_config()
     config.set_property("run-mode", Gimp.RunMode.NONINTERACTIVE)
     config.set_property("image", image)
@@ -112,33 +79,46 @@ def call_procedure(image, drawables, settings):
 
 def call_directly(image, layer, drawables, case):
     """In this process, where a progress event can disturb."""
-    news = []
+    news, notices = [], []
 
     def progress(fraction):
         if case["disturb"] and not news:
             disturb(image, layer, case["disturb"])
         news.append(fraction)
 
+    module = {"inpaint": inpainting, "upscale": upscaling}[case["operation"]]
+    events = wire.Events(progress=progress, notice=notices.append)
     try:
-        settings = inpainting.Settings(**case["settings"])
-        inpainting.inpaint(image, drawables, settings, pathlib.Path(loader.FOLDER), wire.Events(progress=progress))
+        settings = module.Settings(**case["settings"])
+        getattr(module, case["operation"])(image, drawables, settings, pathlib.Path(loader.FOLDER), events)
     except failures.Refusal as refusal:
         return "refused", str(refusal), news
-    return "success", "", news
+    return "success", "".join(notices), news
 
 
 def run(case):
     name = case["name"]
-    image, layer, drawables = build(case)
-    dump(layer, name + ".before")
+    image, layer, drawables = build(case, FOLDER)
+    if layer.is_valid():
+        dump(layer, name + ".before")
     dump(image.get_selection(), name + ".selbefore")
+    result = {}
+    if case["operation"] == "upscale":
+        result["before"] = everything(image, name, "old")
+        if case["extra"] == "rich":
+            result["gimp"] = scaled_by_gimp(image, drawables, case, 4)
     image.clean_all()
     news = []
     if case["procedure"]:
-        status, message = call_procedure(image, drawables, case["settings"])
+        status, message = call_procedure(image, drawables, case["settings"], case["operation"])
     else:
         status, message, news = call_directly(image, layer, drawables, case)
-    result = {"status": status, "message": message, "dirty": image.is_dirty(), "progress": news, "layers": []}
+    result |= {"status": status, "message": message, "progress": news, "layers": []}
+    if not image.is_valid():
+        return result | {"before": None}
+    result["dirty"] = image.is_dirty()
+    if case["operation"] == "upscale":
+        result["after"] = everything(image, name, "new")
     if layer.is_valid() and layer.get_image():
         dump(layer, name + ".after")
         result["format"] = Babl.format_get_encoding(layer.get_format())
@@ -160,10 +140,28 @@ def run(case):
                 "mask": mask is not None,
             }
         )
-    if case["extra"] == "text":
+    if case["extra"] in ("text", "vector", "link"):
         result["rasterized"] = not hasattr(layer, "is_rasterized") or layer.is_rasterized()
     image.delete()
     return result
+
+
+def measure(job):
+    """Let the procedure fill the same hole of a large photo again and again."""
+    image = Gimp.file_load(Gimp.RunMode.NONINTERACTIVE, Gio.File.new_for_path(str(FOLDER / job["file"])))
+    image.select_ellipse(Gimp.ChannelOps.REPLACE, *job["box"])
+    for number in range(job["rounds"]):
+        start = time.monotonic()
+        status, message = call_procedure(image, image.get_layers(), {}, "inpaint")
+        seconds = time.monotonic() - start
+        if status != "success":
+            raise RuntimeError(message)
+        path = FOLDER / f"round{number}.part"
+        path.write_text(json.dumps(seconds))
+        path.rename(path.with_suffix(".json"))
+        while path.with_suffix(".json").exists():  # until it is noted
+            time.sleep(0.02)
+    image.delete()
 
 
 results = {}
@@ -171,3 +169,10 @@ results = {}
 for case in json.loads((FOLDER / "cases.json").read_text()):
     results[case["name"]] = run(case)
     (FOLDER / "results.json").write_text(json.dumps(results))
+if "SPEED" in os.environ:
+    measure(json.loads(os.environ["SPEED"]))
+compiled = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+compiled = [
+    path for path in compiled if path.endswith((".so", ".pyd")) and "/gi/" not in path and "/cairo/" not in path
+]
+(FOLDER / "compiled.json").write_text(json.dumps([path for path in compiled if "lib-dynload" not in path]))

@@ -48,6 +48,8 @@ REFUSED = {
     "mask": "layer mask is selected",
     "indexed": "indexed",
     "nothing": "Select one layer",
+    "two": "Select one layer: 2",
+    "floating": "floating selection",
 }
 DISTURBED = {
     "move": "moved",
@@ -57,6 +59,8 @@ DISTURBED = {
     "deselect": "selection was changed",
     "convert": "converted",
     "lock": "locked",
+    "paint": "painted on",
+    "close": "deleted",
 }
 MORE_REFUSALS = [
     case("nothing selected", selection=False),
@@ -66,12 +70,30 @@ MORE_REFUSALS = [
     case("beside", size=[10, 8], offsets=[-4, -4]),
     case("no address", settings={"server": "nowhere"}),
     case("no server", settings={"server": "127.0.0.1:9"}),
+    case("not finite", extra="not finite", precision="FLOAT_LINEAR", spoiled=[33, 10]),
+]
+# GIMP's merge computes in float32: 0 · infinity is not a number, and what is no number spreads.
+BRIGHT = [
+    *(case(f"bright-{depth}", precision=f"{depth}_LINEAR", alpha=depth != "FLOAT") for depth in ("HALF", "FLOAT")),
+    case("bright-new", precision="FLOAT_LINEAR", settings={"output": "new"}),
+]
+FAR = [
+    case(f"{where}-{depth}", extra="not finite", precision=f"{depth}_LINEAR", spoiled=spoiled, settings={"context": 6})
+    for depth in ("HALF", "FLOAT", "DOUBLE")
+    for where, spoiled in (("within", [35, 28]), ("far", [2, 2]))
+]
+NEW_KINDS = [case(extra, extra=extra, size=[60, 50], canvas=[60, 50]) for extra in ("vector", "link")]
+NEW_KINDS += [
+    case(f"{extra} above", extra=extra, size=[60, 50], canvas=[60, 50], settings={"output": "new"})
+    for extra in ("vector", "link")
 ]
 ALL = [
     *MATRIX,
     *SHAPES,
     *OUTPUTS,
     *MORE_REFUSALS,
+    *BRIGHT,
+    *FAR,
     *(case(f"refuse {extra}", extra=extra) for extra in REFUSED),
     *(case(f"disturb {how}", disturb=how) for how in DISTURBED),
 ]
@@ -84,14 +106,18 @@ def stem(name):
 def prepare(folder, cases):
     """Write what the cases need."""
     for one in cases:
-        (folder / f"{one['name']}.in").write_bytes(photo(*one["size"]).tobytes())
+        pixels = photo(*one["size"])
+        if stem(one["name"]) == "bright":
+            pixels[..., :3] = 6 * pixels[..., :3] - 2
+        (folder / f"{one['name']}.in").write_bytes(pixels.tobytes())
         (folder / f"{one['name']}.sel").write_bytes(selection(stem(one["name"]), *one["canvas"]).tobytes())
 
 
 @pytest.fixture(scope="module")
-def results(gimp):
-    prepare(gimp.folder, ALL)
-    return gimp.run(ALL)
+def results(gimp, version):
+    cases = ALL + (NEW_KINDS if version != "3.0" else [])
+    prepare(gimp.folder, cases)
+    return gimp.run(cases)
 
 
 def on_layer(values, one, size):
@@ -211,6 +237,37 @@ def test_a_new_layer_leaves_the_old_one_alone(gimp, results, name):
             assert (pixels[values > 0][:, 3] == 1).all()
 
 
+@pytest.mark.parametrize("one", BRIGHT[:2] + FAR, ids=lambda one: one["name"])
+def test_bright_colours_and_no_numbers_outside_are_kept(gimp, results, one):
+    assert (results[one["name"]]["status"], results[one["name"]]["message"]) == ("success", "")
+    before, after, values = pair(gimp.folder, results[one["name"]], one)
+    assert before[values == 0].tobytes() == after[values == 0].tobytes()
+    colours = after[values > 0][:, :3]
+    assert np.isfinite(colours).all()
+    assert (before[values == 0][:, :3] > 1).any() or one["extra"]
+    assert (before[values > 0] != after[values > 0]).any(-1).mean() > 0.8
+
+
+@pytest.mark.parametrize("extra", ["vector", "link"])
+def test_vectors_and_links(gimp, results, version, extra):
+    if version == "3.0":
+        pytest.skip("of GIMP 3.2")
+    for name, layers in ((extra, 1), (f"{extra} above", 2)):
+        one, result = next(one for one in NEW_KINDS if one["name"] == name), results[name]
+        assert (result["status"], result["message"], len(result["layers"])) == ("success", "", layers)
+        assert result["rasterized"] == (layers == 1)
+        old = result["layers"][-1]
+        files = [(gimp.folder / f"{name}.{when}").read_bytes() for when in ("before", "after")]
+        before, after = (native_of(data, result["format"], old) for data in files)
+        inside = on_layer(selection("blob", *one["canvas"]), {"offsets": [old["x"], old["y"]]}, before.shape[1::-1])
+        assert before[inside == 0].tobytes() == after[inside == 0].tobytes()
+        assert (before[inside > 0] != after[inside > 0]).any() == (layers == 1)
+
+
+def native_of(data, encoding, layer):
+    return np.frombuffer(data, DTYPES[encoding.split()[1]]).reshape(layer["height"], layer["width"], -1)
+
+
 @pytest.mark.parametrize("extra", REFUSED)
 def test_what_cannot_be_filled_is_said_and_left_alone(gimp, results, extra):
     refused(gimp, results, f"refuse {extra}", REFUSED[extra])
@@ -226,6 +283,7 @@ def test_what_cannot_be_filled_is_said_and_left_alone(gimp, results, extra):
         ("beside", "does not touch the layer"),
         ("no address", "is no address"),
         ("no server", "pconv-server serve"),
+        ("not finite", "finite"),
     ],
 )
 def test_what_is_wrong_is_said(gimp, results, name, words):

@@ -31,6 +31,7 @@ def prepare(folder, cases):
 @pytest.fixture(scope="module")
 def results(gimp):
     prepare(gimp.folder, CASES)
+    prepare(gimp.folder, [case("pure")])
     gimp.run([])  # a second start knows the procedure from its cache, and gives other defaults
     return gimp.run(CASES)
 
@@ -39,6 +40,11 @@ def test_it_fills(gimp, results):
     assert (results["works"]["status"], results["works"]["message"]) == ("success", "")
     assert (gimp.folder / "works.before").read_bytes() != (gimp.folder / "works.after").read_bytes()
     assert len(results["again"]["layers"]) == 2
+
+
+def test_nothing_compiled_of_others_is_loaded(gimp, results):
+    gimp.run([case("pure")])
+    assert json.loads((gimp.folder / "compiled.json").read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -58,6 +64,17 @@ def test_errors_have_a_sentence_and_change_nothing(gimp, results, name, words):
     assert "bug" not in result["message"]
     assert not result["dirty"]
     assert (gimp.folder / f"{name}.before").read_bytes() == (gimp.folder / f"{name}.after").read_bytes()
+
+
+def test_a_wrong_token_is_said(make_gimp, server):
+    other = make_gimp(server["address"], "another token")
+    cases = [case(operation, operation=operation, procedure=True) for operation in ("inpaint", "upscale")]
+    prepare(other.folder, cases)
+    for name, result in other.run(cases).items():
+        assert result["status"] == "execution-error"
+        assert "install-plugin" in result["message"]
+        assert not result["dirty"]
+        assert (other.folder / f"{name}.before").read_bytes() == (other.folder / f"{name}.after").read_bytes()
 
 
 class SlowEngine(Engine):

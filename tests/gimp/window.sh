@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What a person does: window.sh FOLDER, beside GIMP, under xvfb-run. Opens FOLDER/photo.png, fills the selection through
-# menu and dialog, undoes and redoes it. Leaves screenshots and dumps of the layer in FOLDER; window.py takes the dumps.
+# What a person does: window.sh FOLDER, beside GIMP, under xvfb-run. Opens FOLDER/photo.png, goes through both menus,
+# dialogs and the search, fills and enlarges with undo and redo, cancels, fails, and starts the server by its button.
+# Leaves screenshots and dumps of the layer in FOLDER; window.py takes the dumps.
 set -eu
 folder=$1 here=$(cd "$(dirname "$0")" && pwd)
 cd "$folder"
@@ -12,14 +13,27 @@ wait_for() { # SECONDS COMMAND...
     exit 1
 }
 window() { xdotool search --onlyvisible --name "$1"; }
+no_window() { ! window "$1"; }
 works() { grep -qsa "$GIMP3_DIRECTORY/plug-ins/pconv-inpain[t]/pconv" /proc/[0-9]*/cmdline; } # not this grep itself
 rests() { ! works; }
-ask() { # runs a function of window.py in the running GIMP
+ask() { # runs a part of window.py in the running GIMP
     rm -f "$folder/done"
     gimp -b "FOLDER='$folder';WHAT='$1';exec(open('$here/window.py').read())" --batch-interpreter python-fu-eval &
     wait_for 60 test -e "$folder/done"
 }
-shot() { sleep 0.5; import -window root "$folder/$1.png"; }
+shot() { xdotool mousemove 5 895; sleep 0.7; import -window root "$folder/$1.png"; } # no tooltip in the way
+front() { xdotool windowactivate --sync "$W"; }
+press() { front; xdotool key "$@"; sleep 1; }
+open_dialog() { # TYPED TITLE: through the search of actions
+    press slash
+    xdotool type --delay 40 "$1"
+    sleep 1.5
+    shot "search $1"
+    xdotool key Return
+    wait_for 60 window "$2"
+    sleep 0.5
+}
+accept() { xdotool windowactivate --sync "$(window "$1" | head -n 1)" key alt+o; }
 
 openbox &
 gimp -n -s -d photo.png &
@@ -28,37 +42,79 @@ W=$(window photo | head -n 1)
 xdotool windowactivate --sync "$W" windowsize --sync "$W" 1300 850
 ask select
 ask before
-xdotool windowactivate --sync "$W" key alt+r
-sleep 1
-xdotool key Up
-shot menu
-xdotool key Escape Escape
-sleep 0.5
-xdotool key slash
-sleep 1.5
-xdotool type --delay 40 "Partial Conv"
-sleep 1.5
-xdotool key Return
-wait_for 60 window "^Partial Conv Inpaint"
+shot photo
+press alt+r Up
+shot "menu filters"
+press Escape Escape
+press alt+i
+shot "menu image"
+press Escape Escape
+
+open_dialog "Partial Conv" "^Partial Conv Inpaint"
+xdotool windowmove --sync "$(window "^Partial Conv Inpaint" | head -n 1)" 850 250 # beside the photograph
 shot dialog
-xdotool key alt+o
+accept "^Partial Conv Inpaint"
 wait_for 120 rests
 ask after
 shot filled
-xdotool windowactivate --sync "$W" key ctrl+z
-sleep 1
+press ctrl+z
 ask undone
-xdotool key ctrl+y
-sleep 1
+press ctrl+y
 ask redone
-xdotool windowactivate --sync "$W" key ctrl+z
-sleep 1
-ask stop_server
-xdotool windowactivate --sync "$W" key ctrl+f # the same again, with the last values
-wait_for 30 works
-wait_for 60 rests
-sleep 1
-shot no-server
-ask failed
+press ctrl+z
+
+open_dialog upscale "^Upscale ×4"
+shot "dialog upscale"
 xdotool key Escape
+wait_for 30 rests
+open_dialog x4 "^Upscale ×4"
+accept "^Upscale ×4"
+wait_for 300 rests
+ask enlarged
+press ctrl+shift+j
+shot enlarged
+press ctrl+z
+ask shrunk
+press ctrl+y
+ask "enlarged again"
+press ctrl+z
+press 1 # as large as before
+
+touch slow # the server takes its time
+open_dialog "Partial Conv" "^Partial Conv Inpaint"
+accept "^Partial Conv Inpaint"
+wait_for 60 test -e busy
+sleep 1
+shot working
+# The button is the last thing in the status bar, at the lower right of the image.
+xdotool mousemove 1010 852 click 1
+wait_for 30 rests
+wait_for 30 test ! -e busy
+rm slow
+ask cancelled
+shot cancelled
+
+ask edit # and then two runs fail
+ask stop_server
+press ctrl+f # the same again, with the last values
+wait_for 60 rests
+shot failed
+xdotool key Escape
+open_dialog "Partial Conv" "^Partial Conv Inpaint"
+accept "^Partial Conv Inpaint"
+wait_for 60 window "^Partial Conv$"
+shot no-server
+xdotool key Escape
+wait_for 30 rests
+ask failed
+press ctrl+z # the edit
+ask unedited
+
+open_dialog "Partial Conv" "^Partial Conv Inpaint"
+accept "^Partial Conv Inpaint"
+wait_for 60 window "^Partial Conv$"
+xdotool windowactivate --sync "$(window "^Partial Conv$" | head -n 1)" key Return
+wait_for 30 test -e started.json
+wait_for 60 rests
+ask "filled again"
 touch "$folder/finished"

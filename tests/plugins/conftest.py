@@ -23,7 +23,7 @@ def wire(monkeypatch):
     import wire
 
     yield wire
-    for name in ("wire", "connection", "failures"):
+    for name in ("wire", "connection", "failures", "starting"):
         sys.modules.pop(name, None)
 
 

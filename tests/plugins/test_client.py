@@ -2,6 +2,8 @@
 
 import ast
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,12 +27,14 @@ folder, address, token, out = sys.argv[1:]
 sys.path.insert(0, folder)
 import loader
 loader.use_vendored()
-import connection, wire
+import connection, starting, wire
+for path in pathlib.Path(folder).glob("*.py"):
+    compile(path.read_text(encoding="utf-8"), path, "exec", dont_inherit=True)
 from pconv_api import Box
 from google.protobuf.internal import api_implementation
 parts = [wire.Part(Box(0, 0, 56, 40), pathlib.Path(out, "image").read_bytes(), pathlib.Path(out, "hole").read_bytes())]
 known = connection.Connection(address, token)
-[filled] = wire.inpaint(known, wire.Picture(56, 40, 3, "u8"), parts, "", wire.Events())
+[filled] = wire.inpaint(known, wire.Request("Inpaint", wire.Picture(56, 40, 3, "u8"), parts), wire.Events())
 pathlib.Path(out, "filled").write_bytes(filled)
 compiled = [m.__file__ for m in sys.modules.values() if (getattr(m, "__file__", None) or "").endswith((".so", ".pyd"))]
 print(json.dumps([api_implementation.Type(), [path for path in compiled if "lib-dynload" not in path]]))
@@ -42,11 +46,32 @@ def parts(wire, dtype=np.uint8, channels=3):
     return image, [wire.Part(WHOLE, image.tobytes(), (blob() * np.uint8(255)).tobytes())]
 
 
-def test_it_needs_nothing_that_is_compiled(folder, server, tmp_path):
+def ask(wire, address, token="", size=(56, 40), sent=None, model=""):
+    request = wire.Request("Inpaint", wire.Picture(*size, 3, "u8"), sent or parts(wire)[1], model)
+    return wire.inpaint(wire.Connection(address, token), request, wire.Events())
+
+
+def interpreter(minor):
+    """A Python 3.`minor` of this machine, or None."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for path in (sys.executable, shutil.which(f"python3.{minor}"), *pyenv.glob(f"3.{minor}.*/bin/python")):
+        if path is None:
+            continue
+        asked = [path, "-c", "import sys, zlib; print(*sys.version_info[:2])"]
+        if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split() == ["3", str(minor)]:
+            return str(path)
+    return None
+
+
+@pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])  # of macOS's GIMP to Debian forky's
+def test_it_needs_nothing_that_is_compiled(folder, server, tmp_path, minor):
+    python = interpreter(minor)
+    if python is None:
+        pytest.skip(f"there is no Python 3.{minor} (tests/gimp has 3.13 and 3.14)")
     (tmp_path / "image").write_bytes(picture().tobytes())
     (tmp_path / "hole").write_bytes((blob() * np.uint8(255)).tobytes())
     # -S: no site-packages at all, as in a GIMP whose Python has nothing.
-    command = [sys.executable, "-I", "-S", "-c", SCRIPT, folder, server["address"], TOKEN, tmp_path]
+    command = [python, "-I", "-S", "-W", "error", "-c", SCRIPT, folder, server["address"], TOKEN, tmp_path]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["python", []]
@@ -71,12 +96,47 @@ def test_same_bytes_as_the_other_door(wire, server, dtype, sample, channels):
     image, sent = parts(wire, dtype, channels)
     known, seen = Connection(server["address"], TOKEN), []
     picture = wire.Picture(56, 40, channels, sample)
-    [filled] = wire.inpaint(wire.Connection(*vars(known).values()), picture, sent, "", wire.Events(seen.append))
+    request = wire.Request("Inpaint", picture, sent)
+    [filled] = wire.inpaint(wire.Connection(*vars(known).values()), request, wire.Events(seen.append))
     with Client(known) as client:
         [expected] = client.inpaint((56, 40), [(WHOLE, image, blob())])
     assert filled == expected.tobytes()
     assert seen[-1] == 1
     assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("with_hole", [False, True])
+def test_upscale_sends_strips_and_takes_whole_rows(wire, server, with_hole):
+    image, _ = parts(wire)
+    hole, rows, seen = (blob() * np.uint8(255)), [], []
+    strips = wire.Part(
+        WHOLE,
+        (image[y : y + 7].tobytes() for y in range(0, 40, 7)),
+        (hole[y : y + 9].tobytes() for y in range(0, 40, 9)) if with_hole else b"",
+    )
+
+    def take(width, first, data):
+        assert (width, first) == (4 * 56, sum(rows_of.shape[0] for rows_of in rows))
+        rows.append(np.frombuffer(data, np.uint8).reshape(-1, width, 3))
+
+    request = wire.Request("Upscale", wire.Picture(56, 40, 3, "u8"), [strips])
+    assert wire.upscale(wire.Connection(server["address"], TOKEN), request, wire.Events(seen.append), take) == 4
+    with Client(Connection(server["address"], TOKEN)) as client:
+        expected = np.concatenate(list(client.upscale(image, blob() if with_hole else None)))
+    assert np.array_equal(np.concatenate(rows), expected)
+    assert seen[-1] == 1
+
+
+def test_an_option_that_the_server_does_not_know_is_refused(wire, server):
+    request = wire.Request("Inpaint", wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", {"colour": "more"})
+    with pytest.raises(wire.ServerError, match="colour"):
+        wire.inpaint(wire.Connection(server["address"], TOKEN), request, wire.Events())
+
+
+def test_whether_a_server_answers(wire, server):
+    assert wire.is_serving(wire.Connection(server["address"], TOKEN))
+    assert not wire.is_serving(wire.Connection(server["address"], "other"))
+    assert not wire.is_serving(wire.Connection("127.0.0.1:9", TOKEN))
 
 
 @pytest.mark.parametrize(
@@ -87,28 +147,20 @@ def test_the_server_s_sentence_arrives(wire, server, token, model, status, words
     large = [wire.Part(Box(0, 0, 2000, 2000), bytes(12_000_000), bytes(4_000_000))]  # refused while it is sent
     for sent, size in ((parts(wire)[1], (56, 40)), (large, (2000, 2000))):
         with pytest.raises(wire.ServerError, match=words) as caught:
-            wire.inpaint(
-                wire.Connection(server["address"], token), wire.Picture(*size, 3, "u8"), sent, model, wire.Events()
-            )
+            ask(wire, server["address"], token, size, sent, model)
         assert caught.value.status == status
 
 
 def test_too_large_is_said(wire, server):
     with pytest.raises(wire.ServerError, match="megapixels") as caught:
-        wire.inpaint(
-            wire.Connection(server["address"], TOKEN),
-            wire.Picture(30_000, 30_000, 3, "u8"),
-            [wire.Part(Box(0, 0, 30_000, 30_000), b"", b"")],
-            "",
-            wire.Events(),
-        )
+        ask(wire, server["address"], TOKEN, (30_000, 30_000), [wire.Part(Box(0, 0, 30_000, 30_000), b"", b"")])
     assert caught.value.status == "RESOURCE_EXHAUSTED"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "unix:/nowhere", "nowhere", "127.0.0.1:0", "a host:x"])
 def test_no_server(wire, address):
     with pytest.raises(wire.NoServerError, match="server"):
-        wire.inpaint(wire.Connection(address, ""), wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", wire.Events())
+        ask(wire, address)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
@@ -125,7 +177,7 @@ def test_who_breaks_off(wire, answer):
         thread.start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises((wire.ServerError, wire.NoServerError), match="pconv-server"):
-            wire.inpaint(wire.Connection(address, ""), wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", wire.Events())
+            ask(wire, address)
         thread.join()
 
 
@@ -134,9 +186,7 @@ def test_unix_socket(wire, tmp_path):
     models.mkdir()
     engine = Engine(CPU, ModelFolder(models, default=models))
     with running([engine], unix=Path(tmp_path / "s")) as box, pytest.raises(wire.ServerError) as caught:
-        wire.inpaint(
-            wire.Connection(box["address"], TOKEN), wire.Picture(56, 40, 3, "u8"), parts(wire)[1], "", wire.Events()
-        )
+        ask(wire, box["address"], TOKEN)
     assert caught.value.status == "NOT_FOUND"
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import layers
 import pixels
+import selections
 import wire
 from connection import find_connection
 from failures import Refusal
@@ -12,6 +14,7 @@ from pconv_api import Box, Job, plan_jobs
 from pconv_api.geometry import crop
 
 NAME = "Partial Conv Inpaint"
+NEW_LAYER = ", or choose a new layer as output"
 
 
 class Settings(NamedTuple):
@@ -24,6 +27,11 @@ class Settings(NamedTuple):
     model: str = ""  # empty: the server's default
     server: str = ""  # empty: the known one
 
+    @property
+    def options(self) -> "dict[str, str]":
+        """What goes to the server by name; a server that does not know a name refuses."""
+        return {}
+
 
 class Plan(NamedTuple):
     """What is to be filled."""
@@ -32,15 +40,6 @@ class Plan(NamedTuple):
     is_selection: bool  # it is the image's selection as it stands
     jobs: "list[Job]"
     hole: bytes  # of the whole layer, any value but 0 = fill
-
-
-class State(NamedTuple):
-    """What must be the same when the result is written as when it was asked for."""
-
-    size: "tuple[int, int]"
-    offsets: "tuple[int, int]"
-    format: pixels.Format
-    selection: "tuple[Box, bytes] | None"
 
 
 def inpaint(image: Any, drawables: "list[Any]", settings: Settings, folder: Path, events: wire.Events) -> None:
@@ -56,56 +55,74 @@ def inpaint(image: Any, drawables: "list[Any]", settings: Settings, folder: Path
     Raises:
         Refusal: It cannot be done; the image is untouched.
     """
-    layer = pixels.refuse_unfit(drawables)
+    layer = refuse_unfit(image, drawables)
     if settings.output == "layer":
-        refuse_locked(layer)
+        layers.refuse_locked(layer, NEW_LAYER)
     connection = find_connection(folder, settings.server)
-    before = state_of(image, layer)
-    plan = make_plan(image, layer, before, settings)
-    picture = wire.Picture(*before.size, before.format.channels, before.format.sample)
+    state, part = layers.state_of(layer), selections.selection_on(image, layer)
+    plan = make_plan(image, layer, part, settings)
+    picture = wire.Picture(*state.size, state.format.channels, state.format.sample)
+    surroundings = [pixels.read_pixels(layer, job.context, state.format) for job in plan.jobs]
     parts = [
-        wire.Part(
-            job.context,
-            pixels.read_pixels(layer, job.context, before.format),
-            crop(plan.hole, picture.width, job.context),
-        )
-        for job in plan.jobs
+        wire.Part(job.context, data, crop(plan.hole, picture.width, job.context))
+        for job, data in zip(plan.jobs, surroundings, strict=True)
     ]
-    results = wire.inpaint(connection, picture, parts, settings.model, events)
+    request = wire.Request("Inpaint", picture, parts, settings.model, settings.options)
+    results = wire.inpaint(connection, request, events)
     targets = [cut_target(job, result, picture) for job, result in zip(plan.jobs, results, strict=True)]
-    refuse_changed(image, layer, before)
+    layers.refuse_changed(image, layer, state)
+    if part != selections.selection_on(image, layer):
+        raise Refusal("The selection was changed while the server worked: nothing was written. Try again.")
+    if surroundings != [pixels.read_pixels(layer, job.context, state.format) for job in plan.jobs]:
+        raise Refusal(layers.PAINTED)
     if settings.output == "layer":
-        refuse_locked(layer)
+        layers.refuse_locked(layer, NEW_LAYER)
     image.undo_group_start()
     try:
-        with pixels.selected(image, layer, None if plan.is_selection else plan.part):
+        with selections.selected(image, layer, None if plan.is_selection else plan.part):
             if settings.output == "layer":
-                write_into(layer, plan, targets, before.format)
+                write_into(layer, plan, targets, state.format)
             else:
-                write_above(image, layer, plan, targets, before.format, keep_mask=settings.output == "new-mask")
+                write_above(image, layer, plan, targets, state.format, keep_mask=settings.output == "new-mask")
     finally:
         image.undo_group_end()
     Gimp.displays_flush()
 
 
-def make_plan(image: Any, layer: Any, state: State, settings: Settings) -> Plan:
+def refuse_unfit(image: Any, drawables: "list[Any]") -> Any:
+    """Return the one layer to work on.
+
+    Raises:
+        Refusal: It is not one layer, or one that cannot be worked on.
+    """
+    if len(drawables) != 1:
+        raise Refusal(f"Select one layer: {len(drawables)} are selected in the Layers dialog.")
+    layers.refuse_mode(image)
+    layers.refuse_no_layer(drawables[0])
+    if drawables[0].is_group():
+        raise Refusal(
+            "The layer is a group: select a layer inside of it, or merge the group (Layer → Merge Layer Group)."
+        )
+    return drawables[0]
+
+
+def make_plan(image: Any, layer: Any, part: "tuple[Box, bytes] | None", settings: Settings) -> Plan:
     """Find out what to fill, and which surroundings the network needs.
 
     Raises:
         Refusal: Nothing is to be filled, or everything.
     """
-    part = state.selection
     if part is None and not Gimp.Selection.is_empty(image):
         raise Refusal("The selection does not touch the layer: select what to fill on it, or choose another layer.")
     is_selection = part is not None and not settings.grow and not settings.feather
-    if part is None and (clear := pixels.transparent_part(layer)) is not None:
-        part = pixels.on_canvas(image, layer, clear)
+    if part is None and (clear := selections.transparent_part(layer)) is not None:
+        part = selections.on_canvas(image, layer, clear)
     if part is None:
         raise Refusal("Nothing is selected: select what to fill (without a selection, transparent pixels are filled).")
     if settings.grow or settings.feather:
-        reshaped = pixels.reshaped(layer, part, settings.grow, settings.feather)
-        part = pixels.on_canvas(image, layer, reshaped) or part  # growing does not leave it altogether
-    width, height = state.size
+        reshaped = selections.reshaped(layer, part, settings.grow, settings.feather)
+        part = selections.on_canvas(image, layer, reshaped) or part  # growing does not leave it altogether
+    width, height = layer.get_width(), layer.get_height()
     hole = spread(part, width, height)
     if not hole.count(0):
         raise Refusal("Everything is selected: leave something of the layer around what is to be filled.")
@@ -128,56 +145,11 @@ def cut_target(job: Job, result: bytes, picture: wire.Picture) -> "tuple[Box, by
     return target, crop(result, context.width, inner, picture.pixel_bytes)
 
 
-def state_of(image: Any, layer: Any) -> State:
-    """Remember what must not change while the server works."""
-    _, left, top = layer.get_offsets()
-    size = (layer.get_width(), layer.get_height())
-    return State(size, (left, top), pixels.format_of(layer), pixels.selection_on(image, layer))
-
-
-def refuse_changed(image: Any, layer: Any, before: State) -> None:
-    """Look whether the result still fits.
-
-    Raises:
-        Refusal: It does not.
-    """
-    if not image.is_valid() or not layer.is_valid() or layer.get_image() != image:
-        raise Refusal("The layer was deleted while the server worked: nothing was written.")
-    now = state_of(image, layer)
-    for what, old, new in (
-        ("resized", before.size, now.size),
-        ("moved", before.offsets, now.offsets),
-        ("converted to another precision or mode", before.format, now.format),
-    ):
-        if old != new:
-            raise Refusal(f"The layer was {what} while the server worked: nothing was written. Try again.")
-    if before.selection != now.selection:
-        raise Refusal("The selection was changed while the server worked: nothing was written. Try again.")
-
-
-def refuse_locked(layer: Any) -> None:
-    """Look whether the layer's pixels may be changed.
-
-    Raises:
-        Refusal: They are locked.
-    """
-    lock = pixels.locked(layer)
-    if lock is not None:
-        raise Refusal(
-            f"The pixels of “{lock.get_name()}” are locked: unlock them in the Layers dialog, "
-            "or choose a new layer as output."
-        )
-
-
 def write_into(layer: Any, plan: Plan, targets: "list[tuple[Box, bytes]]", kind: pixels.Format) -> None:
     """Merge the fill into the layer; GIMP blends soft edges, and leaves all outside the selection as it is."""
-    rasterizable = getattr(Gimp, "Rasterizable", None)  # GIMP 3.2
-    is_live = rasterizable is not None and isinstance(layer, rasterizable) and not layer.is_rasterized()
-    # Merging would rasterize too, but then redo loses the fill, and a link layer is never the same again.
-    if is_live and not layer.rasterize():
-        raise Refusal(f"GIMP cannot rasterize the layer “{layer.get_name()}”: choose a new layer as output.")
+    layers.rasterize(layer, NEW_LAYER)
     if not pixels.merge(layer, plan.part, targets, kind):
-        raise Refusal(f"GIMP refused to write into the layer “{layer.get_name()}”: choose a new layer as output.")
+        raise Refusal(f"GIMP refused to write into the layer “{layer.get_name()}”{NEW_LAYER}.")
 
 
 def write_above(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Filters → Partial Conv Inpaint…: GIMP runs this file. Only what registers the procedures is imported at once."""
+"""Filters → Partial Conv Inpaint… and Upscale ×4…: GIMP runs this file. It imports at once only what registers them."""
 
 import sys
 import traceback
@@ -9,10 +9,11 @@ from typing import Any
 import gi
 
 gi.require_version("Gimp", "3.0")
+from failures import NoServerError, Refusal  # noqa: E402
 from gi.repository import Gimp, GLib, GObject  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent
-INPAINT = "plug-in-pconv-inpaint"
+INPAINT, UPSCALE = "plug-in-pconv-inpaint", "plug-in-pconv-upscale"
 WRITABLE = GObject.ParamFlags.READWRITE
 
 
@@ -25,49 +26,55 @@ class PConv(Gimp.PlugIn):
 
     def do_query_procedures(self) -> "list[str]":
         """Names of what there is."""
-        return [INPAINT]
+        return [INPAINT, UPSCALE]
 
     def do_create_procedure(self, name: str) -> Any:
         """Describe a procedure; GIMP makes its dialog of it."""
-        procedure = Gimp.ImageProcedure.new(self, name, Gimp.PDBProcType.PLUGIN, self.inpaint, None)
+        procedure = Gimp.ImageProcedure.new(self, name, Gimp.PDBProcType.PLUGIN, self.run, None)
         procedure.set_image_types("RGB*, GRAY*")
-        procedure.set_sensitivity_mask(Gimp.ProcedureSensitivityMask.DRAWABLE)
-        procedure.set_menu_label("Partial Conv _Inpaint...")
-        procedure.add_menu_path("<Image>/Filters")
-        procedure.set_documentation(
-            "Fill the selection by a partial-convolution network",
-            "Fills what is selected from its surroundings, through a pconv-server on this machine. Without a "
-            "selection, transparent pixels are filled. Pixels outside the selection never change.",
-            name,
-        )
         procedure.set_attribution("The pconv authors", "Apache License 2.0", "2026")
-        add_arguments(procedure)
+        describe_inpaint(procedure) if name == INPAINT else describe_upscale(procedure)
+        add_server_arguments(procedure)
         return procedure
 
-    def inpaint(self, procedure: Any, run_mode: Any, image: Any, drawables: Any, config: Any, data: Any) -> Any:
+    def run(self, procedure: Any, run_mode: Any, image: Any, drawables: Any, config: Any, data: Any) -> Any:
         """Run, and turn whatever goes wrong into a sentence: GIMP would show nothing of an exception."""
+        status, problem = Gimp.PDBStatusType.SUCCESS, None
+        is_asked = run_mode == Gimp.RunMode.INTERACTIVE
         try:
-            if run_mode == Gimp.RunMode.INTERACTIVE and not ask(procedure, config):
-                return procedure.new_return_values(Gimp.PDBStatusType.CANCEL, None)
-            work(image, list(drawables), config)
+            if (is_asked and not ask(procedure, config, image)) or not work(
+                procedure, image, list(drawables or []), config, is_asked
+            ):
+                status = Gimp.PDBStatusType.CANCEL
+        except Refusal as refusal:
+            status, problem = Gimp.PDBStatusType.EXECUTION_ERROR, GLib.Error(str(refusal))
         except Exception as error:
-            text = str(error)
-            if type(error).__name__ not in ("Refusal", "NoServerError", "ServerError"):
-                traceback.print_exc()
-                text = f"A bug in the plug-in: {type(error).__name__}: {error}"
-            return procedure.new_return_values(Gimp.PDBStatusType.EXECUTION_ERROR, GLib.Error(text))
-        return procedure.new_return_values(Gimp.PDBStatusType.SUCCESS, None)
+            traceback.print_exc()
+            text = f"A bug in the plug-in: {type(error).__name__}: {error}"
+            status, problem = Gimp.PDBStatusType.EXECUTION_ERROR, GLib.Error(text)
+        return procedure.new_return_values(status, problem)
 
 
-def add_arguments(procedure: Any) -> None:
-    """Declare what can be chosen, in the dialog's order."""
-    output = Gimp.Choice.new()
-    output.add("layer", 0, "This layer", "Fill the layer itself; one step of undo")
-    output.add("new", 1, "New layer", "Leave the layer as it is, and put the fill on a new one above it")
-    output.add(
-        "new-mask", 2, "New layer with mask", "The same, with the selection as layer mask, for edges to be refined"
+def describe_inpaint(procedure: Any) -> None:
+    """Declare Inpaint, its arguments in the dialog's order: each is a field of `inpainting.Settings`."""
+    procedure.set_sensitivity_mask(Gimp.ProcedureSensitivityMask.DRAWABLE)
+    procedure.set_menu_label("Partial Conv _Inpaint...")
+    procedure.add_menu_path("<Image>/Filters")
+    procedure.set_documentation(
+        "Fill the selection by a partial-convolution network",
+        "Fills what is selected from its surroundings, through a pconv-server on this machine. Without a "
+        "selection, transparent pixels are filled. Pixels outside the selection never change.",
+        INPAINT,
     )
-    procedure.add_choice_argument("output", "O_utput", "Where the fill goes", output, "layer", WRITABLE)
+    add_choice(
+        procedure,
+        "output",
+        "O_utput",
+        "Where the fill goes",
+        ("layer", "This layer", "Fill the layer itself; one step of undo"),
+        ("new", "New layer", "Leave the layer as it is, and put the fill on a new one above it"),
+        ("new-mask", "New layer with mask", "The same, with the selection as layer mask, for edges to be refined"),
+    )
     procedure.add_int_argument(
         "grow", "_Grow selection", "Pixels by which the selection is grown before it is filled", 0, 500, 0, WRITABLE
     )
@@ -83,6 +90,33 @@ def add_arguments(procedure: Any) -> None:
         0,
         WRITABLE,
     )
+
+
+def describe_upscale(procedure: Any) -> None:
+    """Declare Upscale, its arguments in the dialog's order: each is a field of `upscaling.Settings`."""
+    mask = Gimp.ProcedureSensitivityMask
+    procedure.set_sensitivity_mask(mask.DRAWABLE | mask.DRAWABLES | mask.NO_DRAWABLES)
+    procedure.set_menu_label("Upscale x_4...")  # by "×4" nobody would search
+    procedure.add_menu_path("<Image>/Filters")
+    procedure.add_menu_path("<Image>/Image/[Scale]")
+    procedure.set_documentation(
+        "Enlarge ×4 (superresolution) by a neural network",
+        "Enlarges the image with its layers, masks, channels, selection, guides and paths, or the selected layers, "
+        "through a pconv-server on this machine. The image keeps its size in print.",
+        UPSCALE,
+    )
+    add_choice(
+        procedure,
+        "scope",
+        "_What",
+        "What is enlarged",
+        ("image", "Whole image", "The canvas and all that is in the image; text becomes pixels"),
+        ("layer", "Selected layers", "Only they; the canvas stays as it is"),
+    )
+
+
+def add_server_arguments(procedure: Any) -> None:
+    """Declare what both procedures have."""
     procedure.add_string_argument(
         "model", "_Model", "Name of a model (pconv-server models); empty: the server's default", "", WRITABLE
     )
@@ -91,39 +125,66 @@ def add_arguments(procedure: Any) -> None:
     )
 
 
-def ask(procedure: Any, config: Any) -> bool:
+def add_choice(procedure: Any, name: str, label: str, blurb: str, *options: "tuple[str, str, str]") -> None:
+    """Declare an argument with fixed values, each with its label and help; the first is the default."""
+    choice = Gimp.Choice.new()
+    for number, (value, shown, explained) in enumerate(options):
+        choice.add(value, number, shown, explained)
+    procedure.add_choice_argument(name, label, blurb, choice, options[0][0], WRITABLE)
+
+
+def ask(procedure: Any, config: Any, image: Any) -> bool:
     """Show the dialog; False: the user wants nothing."""
-    gi.require_version("GimpUi", "3.0")
-    from gi.repository import GimpUi
+    use_vendored()
+    import dialogs
 
-    GimpUi.init(INPAINT)
-    dialog = GimpUi.ProcedureDialog.new(procedure, config, "Partial Conv Inpaint")
-    dialog.fill(None)
-    try:
-        return bool(dialog.run())
-    finally:
-        dialog.destroy()
+    if procedure.get_name() == INPAINT:
+        return dialogs.ask(procedure, config, "Partial Conv Inpaint", "")
+    width, height = image.get_width(), image.get_height()
+    hint = f"The whole image becomes {4 * width} × {4 * height} px, at the same size in print."
+    return dialogs.ask(procedure, config, "Upscale ×4", hint)
 
 
-def work(image: Any, drawables: "list[Any]", config: Any) -> None:
-    """Import what computes, and let it."""
+def use_vendored() -> None:
+    """Make importable what the client needs."""
     import loader
 
     loader.use_vendored()
-    import inpainting
+
+
+def work(procedure: Any, image: Any, drawables: "list[Any]", config: Any, is_asked: bool) -> bool:
+    """Import what computes, and let it; False: without a server, the user gave up."""
+    use_vendored()
     import wire
 
-    Gimp.progress_init("Partial Conv Inpaint")
-    names = ("output", "grow", "feather", "context", "model", "server")
-    chosen = {name: config.get_property(name) for name in names}
+    if procedure.get_name() == INPAINT:
+        import inpainting as operation
+
+        do, doing = operation.inpaint, "Filling"
+    else:
+        import upscaling as operation
+
+        do, doing = operation.upscale, "Upscaling"
+    chosen = {name: config.get_property(name) for name in operation.Settings._fields}
     # From its second start on, GIMP makes an empty text None.
-    settings = inpainting.Settings(**{name: "" if value is None else value for name, value in chosen.items()})
+    settings = operation.Settings(**{name: "" if value is None else value for name, value in chosen.items()})
     events = wire.Events(
         progress=Gimp.progress_update,
-        queued=lambda ahead: Gimp.progress_set_text(f"Waiting for {ahead} other jobs" if ahead else "Filling"),
+        queued=lambda ahead: Gimp.progress_set_text(f"Waiting for {ahead} other jobs" if ahead else doing),
         notice=Gimp.message,
     )
-    inpainting.inpaint(image, drawables, settings, FOLDER, events)
+    while True:
+        try:
+            Gimp.progress_init(operation.NAME)
+            do(image, drawables, settings, FOLDER, events)
+            return True
+        except NoServerError as error:
+            if not is_asked or settings.server:
+                raise
+            import dialogs
+
+            if not dialogs.start_server(FOLDER, str(error)):
+                return False
 
 
 Gimp.main(PConv.__gtype__, sys.argv)

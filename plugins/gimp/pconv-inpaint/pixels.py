@@ -1,7 +1,9 @@
-"""Pixels, selections and layers of GIMP: the one module that knows about buffers and formats."""
+"""Pixels, selections and layers of GIMP: the one module that knows about formats."""
 
+from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import reduce
+from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import gi
@@ -9,12 +11,13 @@ import gi
 gi.require_version("Gimp", "3.0")
 gi.require_version("Gegl", "0.4")
 gi.require_version("Babl", "0.1")
-from failures import Refusal  # noqa: E402
 from gi.repository import Babl, Gegl, Gimp  # noqa: E402
 from pconv_api import Box  # noqa: E402
-from pconv_api.geometry import crop  # noqa: E402
 
-SELECTION = "Y u8"  # a selection is linear: "Y' u8" would bend it
+SAMPLE_BYTES = {"u8": 1, "u16": 2, "float": 4}
+CODES: 'dict[str, Literal["B", "H", "f"]]' = {"u8": "B", "u16": "H", "float": "f"}
+RAW = "Y u8"  # of a buffer that holds bytes of any meaning
+STRIP_BYTES = 4 << 20
 
 
 class Format(NamedTuple):
@@ -27,9 +30,14 @@ class Format(NamedTuple):
     merges_exactly: bool  # a merge leaves unselected pixels as they are to the last bit
 
     @property
-    def sample_bytes(self) -> int:
-        """Bytes of a sample."""
-        return {"u8": 1, "u16": 2, "float": 4}[self.sample]
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel as it travels."""
+        return self.channels * SAMPLE_BYTES[self.sample]
+
+    @property
+    def code(self) -> 'Literal["B", "H", "f"]':
+        """Of a sample, as `memoryview` calls it."""
+        return CODES[self.sample]
 
 
 def format_of(layer: Any) -> Format:
@@ -41,7 +49,7 @@ def format_of(layer: Any) -> Format:
     model, component = Babl.format_get_encoding(layer.get_format()).rsplit(" ", 1)
     gray = model.startswith("Y")
     if component in ("u8", "u16") and ("'" in model or "~" in model):
-        return Format(1 if gray else 3, component, _name(layer), model.endswith("A"), True)
+        return Format(1 if gray else 3, component, name_of(layer), model.endswith("A"), True)
     return Format(1 if gray else 3, "float", "Y' float" if gray else "R'G'B' float", False, component in ("u8", "u16"))
 
 
@@ -59,7 +67,7 @@ def read_pixels(layer: Any, box: Box, kind: Format) -> bytes:
 
 def write_pixels(buffer: Any, box: Box, data: bytes, kind: Format) -> None:
     """Write the colours of a box, opaque; the inverse of `read_pixels`."""
-    expected = box.area * kind.channels * kind.sample_bytes
+    expected = box.area * kind.pixel_bytes
     if len(data) != expected:  # GIMP would write nothing and say nothing
         raise ValueError(f"{box} needs {expected} bytes, got {len(data)}")
     rectangle = Gegl.Rectangle.new(box.x, box.y, box.width, box.height)
@@ -79,21 +87,23 @@ def merge(layer: Any, part: "tuple[Box, bytes]", targets: "list[tuple[Box, bytes
         False: GIMP refused, and nothing was changed.
     """
     box, values = part
-    rectangle, own = Gegl.Rectangle.new(*box), _name(layer)
+    rectangle, own = Gegl.Rectangle.new(*box), name_of(layer)
     before = read(layer, box)
     shadow = layer.get_shadow_buffer()
     shadow.set(rectangle, own, before)
     for target, data in targets:
         write_pixels(shadow, target, data, kind)
     shadow.flush()
+    filled = b"" if kind.merges_exactly else bytes(shadow.get(rectangle, 1.0, own, Gegl.AbyssPolicy.NONE))
     # Without a selection, GIMP would replace the whole layer.
     if Gimp.Selection.is_empty(layer.get_image()) or not layer.merge_shadow(True):
         return False
     if not kind.merges_exactly:
         # GIMP computes the whole box in linear float32: that rounds floats, and 0 · infinity is not a number. What we
         # write here belongs to the merge's undo step, which has saved the box.
+        merged = choose(no_numbers(layer, box, kind), filled, read(layer, box))
         buffer = layer.get_buffer()
-        buffer.set(rectangle, own, choose(values, read(layer, box), before))
+        buffer.set(rectangle, own, choose(values, merged, before))
         buffer.flush()
     layer.update(*box)
     return True
@@ -109,159 +119,92 @@ def choose(values: bytes, inside: bytes, outside: bytes) -> bytes:
     return (second ^ ((first ^ second) & chosen)).to_bytes(len(inside), "little")
 
 
+def clear_pixels(layer: Any, box: Box) -> bytes:
+    """Where a layer is wholly transparent: 255, elsewhere 0; packed rows."""
+    if not layer.has_alpha():
+        return bytes(box.area)
+    sample = format_of(layer).sample
+    alpha = read(layer, box, f"A {sample}")
+    size = SAMPLE_BYTES[sample]
+    planes = (int.from_bytes(alpha[place::size], "little") for place in range(size))
+    return reduce(int.__or__, planes).to_bytes(box.area, "little").translate(b"\xff" + bytes(255))
+
+
+def strips(width: int, height: int, pixel_bytes: int) -> "Iterator[Box]":
+    """Cut a picture into boxes of its width with at most `STRIP_BYTES`, or one row, from the top."""
+    rows = max(1, STRIP_BYTES // (width * pixel_bytes))
+    for y in range(0, height, rows):
+        yield Box(0, y, width, min(rows, height - y))
+
+
+class Raster:
+    """Packed rows of a large picture, which GEGL keeps out of memory when they are many.
+
+    Args:
+        row_bytes: Of a row.
+        height: Number of rows.
+    """
+
+    def __init__(self, row_bytes: int, height: int) -> None:
+        self._row_bytes = row_bytes
+        self._buffer = Gegl.Buffer.new(RAW, 0, 0, row_bytes, height)
+
+    def write(self, row: int, data: bytes) -> None:
+        """Put rows."""
+        self._buffer.set(self._place(row, len(data) // self._row_bytes), RAW, data)
+
+    def read(self, row: int, rows: int) -> bytes:
+        """Get rows."""
+        return bytes(self._buffer.get(self._place(row, rows), 1.0, RAW, Gegl.AbyssPolicy.NONE))
+
+    def _place(self, row: int, rows: int) -> Any:
+        return Gegl.Rectangle.new(0, row, self._row_bytes, rows)
+
+
+def replace_colours(layer: Any, raster: Raster, kind: Format) -> None:
+    """Write the colours of a whole layer, and keep its alpha. Is no undo step."""
+    buffer, name = layer.get_buffer(), kind.name
+    keeps = layer.has_alpha()
+    if keeps and not kind.alpha:
+        name = name.replace("' ", "'A ")
+    for box in strips(layer.get_width(), layer.get_height(), kind.pixel_bytes):
+        data, place = raster.read(box.y, box.height), Gegl.Rectangle.new(*box)
+        if keeps:
+            old = bytes(buffer.get(place, 1.0, name, Gegl.AbyssPolicy.NONE))
+            data = with_alpha(data, kind, old)
+        buffer.set(place, name, data)
+    buffer.flush()
+    layer.update(0, 0, layer.get_width(), layer.get_height())
+
+
+def no_numbers(layer: Any, box: Box, kind: Format) -> bytes:
+    """Where a colour is NaN or infinite: 255, elsewhere 0; packed rows."""
+    samples = array("f", read(layer, box, kind.name)) if kind.sample == "float" else array("f")
+    if isfinite(sum(samples)):  # as good as always
+        return bytes(box.area)
+    pixels = (samples[place : place + kind.channels] for place in range(0, len(samples), kind.channels))
+    return bytes(0 if isfinite(sum(pixel)) else 255 for pixel in pixels)
+
+
 def without_alpha(data: bytes, kind: Format) -> bytes:
     """Take alpha, the last sample of every pixel, away."""
-    code: Literal["B", "H"] = "B" if kind.sample == "u8" else "H"
     out = bytearray(len(data) * kind.channels // (kind.channels + 1))
-    source, target = memoryview(data).cast(code), memoryview(out).cast(code)
+    source, target = memoryview(data).cast(kind.code), memoryview(out).cast(kind.code)
     for channel in range(kind.channels):
         target[channel :: kind.channels] = source[channel :: kind.channels + 1]
     return bytes(out)
 
 
-def with_alpha(data: bytes, kind: Format) -> bytes:
-    """Add full alpha to every pixel."""
-    code: Literal["B", "H"] = "B" if kind.sample == "u8" else "H"
-    out = bytearray(b"\xff") * (len(data) * (kind.channels + 1) // kind.channels)
-    source, target = memoryview(data).cast(code), memoryview(out).cast(code)
+def with_alpha(data: bytes, kind: Format, old: "bytes | None" = None) -> bytes:
+    """Give every pixel the alpha of `old`, or make it opaque (integers only)."""
+    size = len(data) * (kind.channels + 1) // kind.channels
+    out = bytearray(b"\xff") * size if old is None else bytearray(old)
+    source, target = memoryview(data).cast(kind.code), memoryview(out).cast(kind.code)
     for channel in range(kind.channels):
         target[channel :: kind.channels + 1] = source[channel :: kind.channels]
     return bytes(out)
 
 
-def selection_on(image: Any, layer: Any) -> "tuple[Box, bytes] | None":
-    """Read the selection where it meets a layer.
-
-    Returns:
-        The smallest box that holds it, in coordinates of the layer, and its values there, 0…255; None: nothing is
-        selected there.
-    """
-    if Gimp.Selection.is_empty(image):
-        return None
-    meets, x, y, width, height = layer.mask_intersect()
-    if not meets or width < 1 or height < 1:
-        return None
-    _, left, top = layer.get_offsets()
-    box = Box(x, y, width, height)
-    values = read(image.get_selection(), Box(x + left, y + top, width, height), SELECTION)
-    return (box, values) if values.strip(b"\0") else None
-
-
-def transparent_part(layer: Any) -> "tuple[Box, bytes] | None":
-    """The transparent pixels of a layer as a selection: 255 where alpha is 0; None: there are none."""
-    if not layer.has_alpha():
-        return None
-    box = Box(0, 0, layer.get_width(), layer.get_height())
-    clear = bytes(255 if value == 0 else 0 for value in range(256))
-    values = read(layer, box, "A u8").translate(clear)
-    return (box, values) if values.strip(b"\0") else None
-
-
-def reshaped(layer: Any, part: "tuple[Box, bytes]", grow: int, feather: float) -> "tuple[Box, bytes]":
-    """Grow and feather a selection as GIMP does, without touching the image."""
-    box, values = part
-    width, height = layer.get_width(), layer.get_height()
-    scratch = Gimp.Image.new(width, height, Gimp.ImageBaseType.GRAY)
-    try:
-        _set_selection(scratch, box, values)
-        if grow:
-            Gimp.Selection.grow(scratch, grow)
-        if feather:
-            Gimp.Selection.feather(scratch, feather)
-        _, _, left, top, right, bottom = Gimp.Selection.bounds(scratch)
-        grown = Box(left, top, right - left, bottom - top)
-        return grown, read(scratch.get_selection(), grown, SELECTION)
-    finally:
-        scratch.delete()
-
-
-def on_canvas(image: Any, layer: Any, part: "tuple[Box, bytes]") -> "tuple[Box, bytes] | None":
-    """Cut off what lies beyond the canvas, where nothing can be selected; None: all of it."""
-    box, values = part
-    _, left, top = layer.get_offsets()
-    x, y = max(box.x, -left), max(box.y, -top)
-    width = min(box.right, image.get_width() - left) - x
-    height = min(box.bottom, image.get_height() - top) - y
-    if width < 1 or height < 1:
-        return None
-    inner = crop(values, box.width, Box(x - box.x, y - box.y, width, height))
-    return (Box(x, y, width, height), inner) if inner.strip(b"\0") else None
-
-
-@contextmanager
-def selected(image: Any, layer: Any, part: "tuple[Box, bytes] | None") -> Iterator[None]:
-    """Have something else selected for a moment. Leaves neither a trace nor an undo step.
-
-    Args:
-        image: Whose selection.
-        layer: Whose coordinates `part` has.
-        part: Box and values 0…255; None: the selection is right as it is.
-    """
-    if part is None:
-        yield
-        return
-    box, values = part
-    _, left, top = layer.get_offsets()
-    whole = Box(0, 0, image.get_width(), image.get_height())
-    before = read(image.get_selection(), whole)
-    try:
-        _clear_selection(image, whole)
-        _set_selection(image, Box(box.x + left, box.y + top, box.width, box.height), values)
-        yield
-    finally:
-        buffer = image.get_selection().get_buffer()
-        buffer.set(Gegl.Rectangle.new(*whole), _name(image.get_selection()), before)
-        _selection_changed(image, buffer, whole)
-
-
-def _set_selection(image: Any, box: Box, values: bytes) -> None:
-    buffer = image.get_selection().get_buffer()
-    buffer.set(Gegl.Rectangle.new(*box), SELECTION, values)
-    _selection_changed(image, buffer, box)
-
-
-def _clear_selection(image: Any, whole: Box) -> None:
-    _set_selection(image, whole, bytes(whole.area))
-
-
-def _selection_changed(image: Any, buffer: Any, box: Box) -> None:
-    buffer.flush()
-    image.get_selection().update(*box)
-
-
-def _name(drawable: Any) -> str:
+def name_of(drawable: Any) -> str:
     """The name of a drawable's own format with its colour space: samples go in and out as they are stored."""
     return str(Babl.get_name(drawable.get_format()))
-
-
-def refuse_unfit(drawables: "list[Any]") -> Any:
-    """Return the one layer to work on.
-
-    Raises:
-        Refusal: It is not one layer, or one that cannot be worked on.
-    """
-    if len(drawables) != 1:
-        raise Refusal(f"Select one layer: {len(drawables)} are selected in the Layers dialog.")
-    layer = drawables[0]
-    if isinstance(layer, Gimp.LayerMask):
-        raise Refusal("The layer mask is selected: click on the layer's own picture in the Layers dialog.")
-    if not isinstance(layer, Gimp.Layer):
-        raise Refusal("A channel is selected: click on a layer in the Layers dialog.")
-    if layer.is_group():
-        raise Refusal(
-            "The layer is a group: select a layer inside of it, or merge the group (Layer → Merge Layer Group)."
-        )
-    if layer.is_floating_sel():
-        raise Refusal("There is a floating selection: anchor it first (Layer → Anchor Floating Layer).")
-    if layer.is_indexed():
-        raise Refusal("The image has indexed colours: convert it first (Image → Mode → RGB).")
-    return layer
-
-
-def locked(layer: Any) -> "Any | None":
-    """The layer or the group around it whose pixels are locked."""
-    while layer is not None:
-        if layer.get_lock_content():
-            return layer
-        layer = layer.get_parent()
-    return None

@@ -3,20 +3,24 @@
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from connection import START, Connection, endpoint
 from failures import NoServerError, ServerError
-from grpclib.client import Channel, StreamStreamMethod
+from grpclib.client import Channel, StreamStreamMethod, UnaryUnaryMethod
 from grpclib.config import Configuration
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from pconv_api import PROTOCOL_VERSION, Box
 from pconv_api.v1 import pconv_pb2 as pb
 
+SERVICE = "/pconv_api.v1.PConv"
 BAND_BYTES = 1 << 20
 WINDOW_BYTES = 16 << 20  # HTTP/2's default of 64 KiB would wait for every band's acknowledgement
 SILENCE_SECONDS = 300.0  # of the server; a large tile on a slow CPU may take a minute
+INFO_SECONDS = 5.0  # for a server that should answer at once
 SAMPLE_BYTES = {"u8": 1, "u16": 2, "float": 4}
 PIXEL_FORMATS = {"u8": pb.PIXEL_FORMAT_U8, "u16": pb.PIXEL_FORMAT_U16, "float": pb.PIXEL_FORMAT_F32}
 
@@ -36,11 +40,11 @@ class Picture(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A box of the picture with its packed rows."""
+    """A box of the picture with its packed rows, in one piece or, to save memory, in several."""
 
     box: Box
-    image: bytes
-    hole: bytes  # empty: none (Upscale)
+    image: "bytes | Iterable[bytes]"
+    hole: "bytes | Iterable[bytes]" = b""  # empty: none (Upscale)
 
 
 class Events(NamedTuple):
@@ -51,14 +55,22 @@ class Events(NamedTuple):
     notice: Callable[[str], None] = lambda text: None
 
 
-def inpaint(connection: Connection, picture: Picture, parts: Sequence[Part], model: str, events: Events) -> list[bytes]:
+class Request(NamedTuple):
+    """What is asked of a server."""
+
+    method: str  # "Inpaint" or "Upscale"
+    picture: Picture  # the whole; only the parts travel
+    parts: "Sequence[Part]"
+    model: str = ""  # empty: the server's default
+    options: "Mapping[str, str]" = MappingProxyType({})  # named settings of the contract
+
+
+def inpaint(connection: Connection, request: Request, events: Events) -> list[bytes]:
     """Fill boxes of a picture.
 
     Args:
         connection: Which server.
-        picture: The whole picture; only the parts travel.
-        parts: What the network sees, with its holes.
-        model: Name; empty: the server's default.
+        request: The picture's surroundings of the holes, with the holes.
         events: Told about queue, progress and notices.
 
     Returns:
@@ -68,30 +80,69 @@ def inpaint(connection: Connection, picture: Picture, parts: Sequence[Part], mod
         NoServerError: None answers.
         ServerError: It refused or failed.
     """
-    results = [bytearray() for _ in parts]
+    results = [bytearray() for _ in request.parts]
 
-    def take(index: int, data: bytes) -> None:
-        results[index] += data
+    def take(band: Any, _: Any) -> None:
+        results[band.box] += band.image
 
-    _run(connection, "Inpaint", picture, parts, model, events, take)
-    for index, (part, result) in enumerate(zip(parts, results, strict=True)):
-        if len(result) != len(part.image):
-            raise ServerError("INTERNAL", f"The server sent {len(result)} bytes of part {index}: not {len(part.image)}")
+    _run(connection, _call(connection, request, events, take))
+    for index, (part, result) in enumerate(zip(request.parts, results, strict=True)):
+        expected = part.box.area * request.picture.pixel_bytes
+        if len(result) != expected:
+            raise ServerError("INTERNAL", f"The server sent {len(result)} bytes of part {index}: not {expected}")
     return [bytes(result) for result in results]
 
 
-def _run(
-    connection: Connection,
-    method: str,
-    picture: Picture,
-    parts: Sequence[Part],
-    model: str,
-    events: Events,
-    take: Callable[[int, bytes], None],
-) -> Any:
-    """One request; returns the header of the result."""
+def upscale(connection: Connection, request: Request, events: Events, take: Callable[[int, int, bytes], None]) -> int:
+    """Enlarge a picture.
+
+    Args:
+        connection: Which server.
+        request: One part, the whole picture.
+        events: Told about queue, progress and notices.
+        take: Called with the enlarged width, the number of the first row, and packed rows, from the top.
+
+    Returns:
+        The factor.
+
+    Raises:
+        NoServerError: None answers.
+        ServerError: It refused or failed.
+    """
+    left, above = bytearray(), 0
+    picture = request.picture
+
+    def take_band(band: Any, result: Any) -> None:
+        nonlocal above
+        left.extend(band.image)
+        row = result.picture.width * picture.pixel_bytes
+        rows = len(left) // row
+        if rows:
+            take(result.picture.width, above, bytes(left[: rows * row]))
+            del left[: rows * row]
+            above += rows
+
+    result = _run(connection, _call(connection, request, events, take_band))
+    size = (result.picture.width, result.picture.height) if result is not None else (0, 0)
+    factor = size[0] // picture.width
+    if factor < 1 or size != (factor * picture.width, factor * picture.height) or left or above != size[1]:
+        found = f"{above} rows of {size[0]} × {size[1]} px"
+        raise ServerError("INTERNAL", f"The server sent {found} for {picture.width} × {picture.height} px")
+    return factor
+
+
+def is_serving(connection: Connection) -> bool:
+    """Whether a server answers, and knows the token."""
     try:
-        return asyncio.run(_call(connection, method, picture, parts, model, events, take))
+        return bool(_run(connection, _info(connection)).protocol_version)
+    except (NoServerError, ServerError):
+        return False
+
+
+def _run(connection: Connection, call: "Coroutine[Any, Any, Any]") -> Any:
+    """Wait for a call; whatever goes wrong becomes a sentence."""
+    try:
+        return asyncio.run(call)
     except GRPCError as error:
         raise ServerError(error.status.name, error.message or f"The server refused: {error.status.name}") from error
     except (StreamTerminatedError, ProtocolError) as error:
@@ -109,24 +160,14 @@ def _run(
         raise NoServerError(f"No pconv server answers at {connection.address} ({reason}). {START}") from error
 
 
-async def _call(
-    connection: Connection,
-    method: str,
-    picture: Picture,
-    parts: Sequence[Part],
-    model: str,
-    events: Events,
-    take: Callable[[int, bytes], None],
-) -> Any:
-    config = Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)
-    trusted = ssl.create_default_context(cafile=connection.tls_ca) if connection.tls_ca else None
-    channel = Channel(**endpoint(connection), ssl=trusted, config=config)
-    call = StreamStreamMethod(channel, f"/pconv_api.v1.PConv/{method}", pb.JobRequest, pb.JobReply)
+async def _call(connection: Connection, request: Request, events: Events, take: Callable[[Any, Any], None]) -> Any:
+    """One request; returns the header of the result."""
     result = None
-    try:
-        async with call.open(metadata={"authorization": f"Bearer {connection.token}"}) as stream:
-            await stream.send_message(pb.JobRequest(header=_header(picture, parts, model)))
-            for message in _bands(parts):
+    with _channel(connection) as channel:
+        call = StreamStreamMethod(channel, f"{SERVICE}/{request.method}", pb.JobRequest, pb.JobReply)
+        async with call.open(metadata=_credentials(connection)) as stream:
+            await stream.send_message(pb.JobRequest(header=_header(request)))
+            for message in _bands(request.parts):
                 await stream.send_message(message)
             await stream.end()
             async for reply in _replies(stream):
@@ -140,10 +181,30 @@ async def _call(
                 elif kind == "result":
                     result = reply.result
                 elif kind == "band":
-                    take(reply.band.box, reply.band.image)
-        return result
+                    take(reply.band, result)
+    return result
+
+
+async def _info(connection: Connection) -> Any:
+    with _channel(connection) as channel:
+        call = UnaryUnaryMethod(channel, f"{SERVICE}/GetServerInfo", pb.GetServerInfoRequest, pb.GetServerInfoReply)
+        question = pb.GetServerInfoRequest(protocol_version=PROTOCOL_VERSION)
+        return await call(question, metadata=_credentials(connection), timeout=INFO_SECONDS)
+
+
+@contextmanager
+def _channel(connection: Connection) -> Iterator[Channel]:
+    config = Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)
+    trusted = ssl.create_default_context(cafile=connection.tls_ca) if connection.tls_ca else None
+    channel = Channel(**endpoint(connection), ssl=trusted, config=config)
+    try:
+        yield channel
     finally:
         channel.close()
+
+
+def _credentials(connection: Connection) -> "dict[str, str]":
+    return {"authorization": f"Bearer {connection.token}"}
 
 
 async def _replies(stream: Any) -> AsyncIterator[Any]:
@@ -151,17 +212,21 @@ async def _replies(stream: Any) -> AsyncIterator[Any]:
         yield reply
 
 
-def _header(picture: Picture, parts: Sequence[Part], model: str) -> Any:
+def _header(request: Request) -> Any:
+    picture = request.picture
     kind = pb.Picture(
         width=picture.width, height=picture.height, channels=picture.channels, format=PIXEL_FORMATS[picture.sample]
     )
-    boxes = [pb.Box(x=box.x, y=box.y, width=box.width, height=box.height) for box, _, _ in parts]
-    return pb.Header(protocol_version=PROTOCOL_VERSION, model=model, picture=kind, boxes=boxes)
+    boxes = [pb.Box(x=box.x, y=box.y, width=box.width, height=box.height) for box, _, _ in request.parts]
+    return pb.Header(
+        protocol_version=PROTOCOL_VERSION, model=request.model, picture=kind, boxes=boxes, options=request.options
+    )
 
 
 def _bands(parts: Sequence[Part]) -> Any:
     """The messages after the header, at most `BAND_BYTES` each."""
     for index, part in enumerate(parts):
         for name, raster in (("image", part.image), ("hole", part.hole)):
-            for start in range(0, len(raster), BAND_BYTES):
-                yield pb.JobRequest(band=pb.Band(box=index, **{name: raster[start : start + BAND_BYTES]}))
+            for piece in (raster,) if isinstance(raster, bytes) else raster:
+                for start in range(0, len(piece), BAND_BYTES):
+                    yield pb.JobRequest(band=pb.Band(box=index, **{name: piece[start : start + BAND_BYTES]}))
