@@ -32,7 +32,7 @@ def inpaint(
     hole: Tensor,
     edge: int = EDGE,
     tile: int = TILE,
-    progress: Callable[[float], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """Fill the hole of a picture.
 
@@ -45,7 +45,7 @@ def inpaint(
         hole: `(N, 1, H, W)`, 0 = keep, anything else = fill.
         edge: As for `predict`.
         tile: Side of what is computed at once in a large picture, its surroundings not counted, px.
-        progress: Called with the finished fraction before each window and at the end; what it raises ends the work.
+        progress: Called with the windows done and in all, before each and at the end; what it raises ends the work.
 
     Returns:
         `(N, 3, H, W)` equal to `image` wherever `hole` is 0, else in [0, 1] or in the range of the known pixels where
@@ -59,17 +59,17 @@ def inpaint(
         raise ValueError("the hole covers the whole picture: nothing is left to go by")
     low, high = _known_range(image, hole)
     levels = list(_levels(image, hole != 0, edge, tile))
-    total = max(1, sum(len(level.windows) for level in levels))
+    total = sum(len(level.windows) for level in levels)
     count = itertools.count()
 
     def counted(part: Tensor, grown: Tensor) -> Tensor:
-        progress(next(count) / total)
+        progress(next(count), total)
         return network(part, grown)
 
     coarse: Tensor | None = None
     for level in reversed(levels):
         coarse = _fill_level(counted, level, coarse, edge, low, high)
-    progress(1.0)
+    progress(total, total)
     assert coarse is not None
     return coarse
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pconv.edge import EDGE, edge_correction, grow_hole
-from pconv.network import PConvUNet, check_image_and_hole
+from pconv.network import check_image_and_hole
 
 
 def composite(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
@@ -42,14 +42,16 @@ def predict(network: Callable[[Tensor, Tensor], Tensor], image: Tensor, hole: Te
 
 
 @torch.inference_mode()
-def upscale(network: PConvUNet, image: Tensor, factor: int = 4, hole: Tensor | None = None) -> Tensor:
+def upscale(
+    network: Callable[[Tensor, Tensor], Tensor], image: Tensor, factor: int = 4, hole: Tensor | None = None
+) -> Tensor:
     """Enlarge a picture by offset pixels (§5.2): its pixels on a lattice, the network fills between them.
 
     The lattice pixels condition the network; the raw output is the result, at the lattice too. The network is made for
     values in [0, 1]: by how much others lie outside is enlarged bicubically and added.
 
     Args:
-        network: An upscaling network in eval mode, trained for this factor.
+        network: An upscaling network in eval mode, trained for this factor, or what wraps one.
         image: `(N, 3, H, W)`, sRGB in [0, 1] as a rule; its values under the hole never matter.
         factor: Enlargement K ≥ 1 of height and width.
         hole: `(N, 1, H, W)`, 0 = known, anything else = unknown (transparent, say); None: all is known.
