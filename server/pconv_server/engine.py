@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pconv import PConvUNet, filling, fold_batch_norm, inpaint, load_checkpoint, tiles, upscale_tiles
+from pconv import PConvUNet, filling, fold_batch_norm, inpaint, load_checkpoint, tiles
 from pconv_api.geometry import Box
 from torch import Tensor
 
@@ -130,25 +130,30 @@ class Engine:
         entry = self.models.find(model, "upscale")
         _check_shapes(image, hole)
         check_finite(image, None if hole is None else ~hole, Box(0, 0, image.shape[1], image.shape[0]))
-        factor, done, finished = entry.factor, 0, 0.0
-
-        def tile_done(fraction: float) -> None:
-            nonlocal finished
-            finished = fraction
-            progress(fraction)
-
-        def attempt(network: CarefulNetwork, plan: Plan) -> Tensor:
-            self._stage_done = lambda: progress(finished)
-            mask = None if hole is None else _mask(hole, plan.device)
-            pixels = _input(image, plan.device)
-            return next(upscale_tiles(network, pixels, factor, mask, plan.tile, done, tile_done)).cpu()
-
         assert entry.info is not None  # find() gives no other
-        plan = self._plan(entry, tiles.TILE, 2 * tiles.receptive_radius(entry.info.config), factor)
-        while done < image.shape[0]:
-            part = self._compute(entry, plan, attempt)
-            done += part.shape[-2] // factor
-            yield to_samples(part, image.shape[2], image.dtype)
+        config, factor = entry.info.config, entry.factor
+        height, width = image.shape[:2]
+        top, finished = 0, 0.0
+
+        def attempt(network: CarefulNetwork, plan: Plan) -> Array:
+            nonlocal finished
+            self._stage_done = lambda: progress(finished)
+            rows, tile, above = tiles.band_rows(config, factor, plan.tile, top)
+            mask = None if hole is None else _mask(hole[rows], plan.device)
+            band = []
+            for right, large in tiles.upscale_band(
+                network, _input(image[rows], plan.device), factor, mask, tile, above
+            ):
+                band.append(to_samples(large, image.shape[2], image.dtype))
+                finished = max(finished, (top * width + min(tile, height - top) * right) / (height * width))
+                progress(finished)
+            return np.concatenate(band, axis=1)
+
+        plan = self._plan(entry, tiles.TILE, 2 * tiles.receptive_radius(config), factor)
+        while top < height:
+            band = self._compute(entry, plan, attempt)
+            top += band.shape[0] // factor
+            yield band
 
     def release(self) -> None:
         """Forget all networks and give their memory back; the next job loads what it needs."""
