@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from bench import network, training, transport
+from bench import network, sizes, training, transport
 from bench.measure import Row
 
 SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {
     "network": network.rows,
     "training": training.rows,
     "transport": transport.rows,
+    "sizes": sizes.rows,
 }
 
 

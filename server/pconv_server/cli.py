@@ -24,6 +24,7 @@ def serve(
     cpu: Annotated[bool, typer.Option("--cpu", help="Serve on the CPU.")] = False,
     precision: Annotated[str, typer.Option(help="auto (what the hardware computes with), fp32, bf16, fp16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default one a core.")] = None,
+    memory: Annotated[int | None, typer.Option(min=64, help="MiB for features; default: half a GPU, else 512.")] = None,
     models: ModelsFolder = None,
     host: Annotated[str, typer.Option(help="Address to listen at; another than loopback needs TLS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 = any free one.")] = 50451,
@@ -47,6 +48,7 @@ def serve(
         cpu=cpu,
         precision=precision,  # type: ignore[arg-type] # checked above
         threads=threads,
+        memory=None if memory is None else memory << 20,
         models=models,
         host=host,
         port=port,

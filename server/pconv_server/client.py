@@ -36,6 +36,7 @@ class Client:
         self._stub = pconv_pb2_grpc.PConvStub(self.channel)
         self.last: pb.Result | None = None  # header of the latest result
         self.finished: pb.Finished | None = None  # its times
+        self.notice: Callable[[str], None] = lambda text: None  # told what the server did instead, as smaller tiles
 
     def close(self) -> None:
         """Hang up."""
@@ -130,6 +131,8 @@ class Client:
                 kind = reply.WhichOneof("event")
                 if kind == "progress":
                     progress(reply.progress.fraction)
+                elif kind == "notice":
+                    self.notice(reply.notice.text)
                 elif kind == "result":
                     self.last = reply.result
                 elif kind == "band":

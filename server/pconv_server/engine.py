@@ -1,18 +1,21 @@
 """A device with its networks: pictures in, pictures out, in the samples of the wire. Knows nothing of gRPC."""
 
 import gc
+import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pconv import PConvUNet, fold_batch_norm, inpaint, load_checkpoint, upscale_tiles
+from pconv import PConvUNet, filling, fold_batch_norm, inpaint, load_checkpoint, tiles
 from pconv_api.geometry import Box
 from torch import Tensor
 
 from pconv_server.devices import Device, choose_devices
-from pconv_server.errors import RequestError
+from pconv_server.errors import LimitError, RequestError
+from pconv_server.fallbacks import CarefulNetwork, Notice, Plan, default_memory, is_out_of_memory, smaller, window_side
 from pconv_server.models import ModelEntry, ModelFolder
 from pconv_server.rasters import Array, check_finite, to_samples, to_tensor
 
@@ -20,6 +23,8 @@ Progress = Callable[[float], None]
 """Called with the finished fraction, 0…1, several times a second; what it raises ends the work."""
 
 T = TypeVar("T")
+_SMALLEST_TILE = 64  # px, when memory is short
+log = logging.getLogger(__name__)
 
 
 def _no_progress(_: float) -> None:
@@ -29,17 +34,23 @@ def _no_progress(_: float) -> None:
 class Engine:
     """Runs networks on one device. Used by one thread at a time.
 
-    Networks are loaded at their first use, batch norm folded into the convolutions, channels last in memory.
+    Networks are loaded at their first use, batch norm folded into the convolutions, channels last in memory. Where
+    memory is short, tiles become smaller, and the CPU helps out in the end; `notice` is told.
 
     Args:
         device: Where and in what precision; None: the first GPU, or else the CPU.
         models: Which networks; None: those that ship with pconv.
+        memory: For the features of a network, bytes; None: by the device.
     """
 
-    def __init__(self, device: Device | None = None, models: ModelFolder | None = None) -> None:
+    def __init__(
+        self, device: Device | None = None, models: ModelFolder | None = None, memory: int | None = None
+    ) -> None:
         self.device = device or choose_devices()[0]
         self.models = models or ModelFolder()
-        self._networks: dict[str, tuple[str, PConvUNet]] = {}  # by path, with the file's sha256
+        self.memory = memory
+        self.notice: Notice = lambda code, text: None  # set for each job by who runs it
+        self._networks: dict[tuple[str, Device], tuple[str, PConvUNet]] = {}  # by path, with the file's sha256
         self._stage_done = _nothing
 
     def inpaint(
@@ -65,6 +76,7 @@ class Engine:
         Raises:
             RequestError: The hole is everywhere, shapes do not fit, or known pixels are not finite.
             ModelNotFoundError: No such model.
+            LimitError: Not enough memory, in the smallest tiles on the CPU either.
         """
         entry = self.models.find(model, "inpaint")
         _check_shapes(image, hole)
@@ -78,16 +90,16 @@ class Engine:
                 f"the hole covers all {box.width} × {box.height} px at ({box.x}, {box.y}): nothing is left to go by; "
                 "expected known pixels around it"
             )
-        network = self._network(entry)
-        stages, done = len(network.encoder) + len(network.decoder), 0
 
-        def stage_done() -> None:
-            nonlocal done
-            progress(done / stages)
-            done += 1
+        def attempt(network: CarefulNetwork, plan: Plan) -> Tensor:
+            now = Stages(network.network, progress)
+            self._stage_done = now.stage_done
+            pixels, mask = _input(image, plan.device), _mask(hole, plan.device)
+            return inpaint(network, pixels, mask, tile=plan.tile, progress=now.window).cpu()
 
-        pixels, mask = self._input(image), torch.from_numpy(hole).to(self.device.name, torch.float32)[None, None]
-        filled = self._compute(lambda: inpaint(network, pixels, mask), stage_done)
+        plan = self._plan(entry, filling.TILE, 2 * filling.HALO, 1)
+        plan.tile = min(plan.tile, max(box.width, box.height))  # a larger one would be the same
+        filled = self._compute(entry, plan, attempt)
         result[hole] = to_samples(filled, image.shape[2], image.dtype)[hole]
         progress(1.0)
         return result
@@ -102,7 +114,7 @@ class Engine:
         """Enlarge a picture by the factor of the model.
 
         Args:
-            image: `(H, W, 1 or 3)`, uint8, uint16 or float32, sRGB-encoded; float samples are clamped to [0, 1].
+            image: `(H, W, 1 or 3)`, uint8, uint16 or float32, sRGB-encoded.
             hole: `(H, W)`, True = unknown (transparent, say); None: all is known.
             model: Name of a model; empty: the default.
             progress: Called after each stage of each tile.
@@ -113,54 +125,92 @@ class Engine:
         Raises:
             RequestError: Shapes do not fit, or known pixels are not finite.
             ModelNotFoundError: No such model.
+            LimitError: Not enough memory, in the smallest tiles on the CPU either.
         """
         entry = self.models.find(model, "upscale")
         _check_shapes(image, hole)
         check_finite(image, None if hole is None else ~hole, Box(0, 0, image.shape[1], image.shape[0]))
-        network, finished = self._network(entry), 0.0
+        assert entry.info is not None  # find() gives no other
+        config, factor = entry.info.config, entry.factor
+        height, width = image.shape[:2]
+        top, finished = 0, 0.0
 
-        def tile_done(fraction: float) -> None:
+        def attempt(network: CarefulNetwork, plan: Plan) -> Array:
             nonlocal finished
-            finished = fraction
-            progress(fraction)
+            self._stage_done = lambda: progress(finished)
+            rows, tile, above = tiles.band_rows(config, factor, plan.tile, top)
+            mask = None if hole is None else _mask(hole[rows], plan.device)
+            band = []
+            for right, large in tiles.upscale_band(
+                network, _input(image[rows], plan.device), factor, mask, tile, above
+            ):
+                band.append(to_samples(large, image.shape[2], image.dtype))
+                finished = max(finished, (top * width + min(tile, height - top) * right) / (height * width))
+                progress(finished)
+            return np.concatenate(band, axis=1)
 
-        pixels = self._input(image)
-        mask = None if hole is None else torch.from_numpy(hole).to(self.device.name, torch.float32)[None, None]
-        rows = upscale_tiles(network, pixels, entry.factor, mask, progress=tile_done)
-        while (part := self._compute(lambda: next(rows, None), lambda: progress(finished))) is not None:
-            yield to_samples(part, image.shape[2], image.dtype)
+        plan = self._plan(entry, tiles.TILE, 2 * tiles.receptive_radius(config), factor)
+        while top < height:
+            band = self._compute(entry, plan, attempt)
+            top += band.shape[0] // factor
+            yield band
 
     def release(self) -> None:
         """Forget all networks and give their memory back; the next job loads what it needs."""
         self._networks.clear()
-        gc.collect()
-        if self.device.is_cuda:
-            with torch.cuda.device(self.device.name):
-                torch.cuda.empty_cache()
+        self._free()
 
     @property
     def loaded(self) -> bool:
         """Whether a network is in memory."""
         return bool(self._networks)
 
-    def _compute(self, call: Callable[[], T], stage_done: Callable[[], None]) -> T:
-        """Let the device compute. All fallbacks (out of memory, not a number in half precision) belong here."""
-        self._stage_done = stage_done
-        try:
-            return call()
-        finally:
-            self._stage_done = _nothing
+    def _plan(self, entry: ModelEntry, most: int, around: int, factor: int) -> Plan:
+        """Choose tiles that fit the memory: at most `most` px, `around` px of surroundings on the network's side."""
+        assert entry.info is not None
+        side = window_side(entry.info.config, self.memory or default_memory(self.device), self.device.dtype)
+        fitting = (side - around) // factor
+        smallest = math.ceil(_SMALLEST_TILE / factor)
+        return Plan(self.device, max(smallest, min(most, fitting)), smallest)
 
-    def _input(self, image: Array) -> Tensor:
-        tensor = to_tensor(image).to(self.device.name)
-        return tensor.contiguous(memory_format=torch.channels_last)
+    def _compute(self, entry: ModelEntry, plan: Plan, attempt: Callable[[CarefulNetwork, Plan], T]) -> T:
+        """Let the device compute, with smaller tiles and then on the CPU if memory does not do."""
+        while True:
+            try:
+                return attempt(self._careful(entry, plan.device), plan)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error)
+            finally:
+                self._stage_done = _nothing
+            self._free()  # after the except clause, which holds the failed tensors
+            if not smaller(plan, self._tell):
+                raise LimitError(
+                    f"out of memory, even in tiles of {plan.tile} px on the CPU: close other programs, or send a "
+                    f"smaller picture ({reason.splitlines()[0] if reason else 'no message'})"
+                )
 
-    def _network(self, entry: ModelEntry) -> PConvUNet:
+    def _careful(self, entry: ModelEntry, device: Device) -> CarefulNetwork:
+        exact = Device(device.name, "fp32")
+        return CarefulNetwork(self._network(entry, device), lambda: self._network(entry, exact), self._tell)
+
+    def _tell(self, code: str, text: str) -> None:
+        log.warning(text, extra={"code": code})
+        self.notice(code, text)
+
+    def _free(self) -> None:
+        gc.collect()
+        if self.device.is_cuda:
+            with torch.cuda.device(self.device.name):
+                torch.cuda.empty_cache()
+
+    def _network(self, entry: ModelEntry, device: Device) -> PConvUNet:
         assert entry.info is not None  # find() gives no other
-        key, sha256 = str(entry.path), entry.info.sha256
+        key, sha256 = (str(entry.path), device), entry.info.sha256
         if key not in self._networks or self._networks[key][0] != sha256:
             network = fold_batch_norm(load_checkpoint(entry.path))
-            network.to(self.device.name, self.device.dtype)
+            network.to(device.name, device.dtype)
             network.to(memory_format=torch.channels_last)
             for stage in (*network.encoder, *network.decoder):
                 stage.register_forward_pre_hook(lambda *_: self._stage_done())
@@ -168,8 +218,33 @@ class Engine:
         return self._networks[key][1]
 
 
+class Stages:
+    """Turns windows and the stages of a network into one fraction."""
+
+    def __init__(self, network: PConvUNet, progress: Progress) -> None:
+        self._stages, self._progress = len(network.encoder) + len(network.decoder), progress
+        self._done, self._windows, self._total = 0, 0, 1
+
+    def window(self, done: int, total: int) -> None:
+        """Take what `pconv.inpaint` tells."""
+        self._done, self._windows, self._total = 0, done, max(1, total)
+
+    def stage_done(self) -> None:
+        """Take the start of a stage."""
+        self._progress((self._windows + min(1.0, self._done / self._stages)) / self._total)
+        self._done += 1
+
+
 def _nothing() -> None:
     pass
+
+
+def _input(image: Array, device: Device) -> Tensor:
+    return to_tensor(image).to(device.name).contiguous(memory_format=torch.channels_last)
+
+
+def _mask(hole: NDArray[np.bool_], device: Device) -> Tensor:
+    return torch.from_numpy(hole).to(device.name, torch.float32)[None, None]
 
 
 def _check_shapes(image: Array, hole: NDArray[np.bool_] | None) -> None:

@@ -181,6 +181,7 @@ def _open_door(address: str, in_process: bool, models: Path | None) -> "Iterator
         if known is not None and not in_process and (address or is_listening(known.address)):
             with Client(known) as client:
                 if client.is_serving():
+                    client.notice = _say
                     yield ServerDoor(client)
                     return
         if address:
@@ -192,7 +193,9 @@ def _open_door(address: str, in_process: bool, models: Path | None) -> "Iterator
     from pconv_server.engine import Engine
     from pconv_server.models import ModelFolder
 
-    yield ProcessDoor(Engine(models=ModelFolder(models or config_folder() / "models")))
+    engine = Engine(models=ModelFolder(models or config_folder() / "models"))
+    engine.notice = lambda code, text: _say(text)
+    yield ProcessDoor(engine)
 
 
 @contextmanager
@@ -207,6 +210,10 @@ def _bar(name: str) -> "Iterator[Progress]":
             shown = round(fraction * 1000)
 
         yield progress
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"pconv: {sentence}", err=True)
 
 
 def _fail(sentence: str) -> NoReturn:

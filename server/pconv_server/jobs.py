@@ -43,6 +43,7 @@ class Job:
         self.started = time.monotonic()
         try:
             self.check()
+            engine.notice = lambda code, text: self.send("notice", (code, text))
             self.work(engine, self)
             self.send("finished", (self.started - self.created, time.monotonic() - self.started))
         except CancelledJobError:

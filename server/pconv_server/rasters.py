@@ -85,22 +85,20 @@ def to_tensor(image: Array) -> "Tensor":
         image: `(H, W, 1 or 3)`, uint8, uint16 or float32.
 
     Returns:
-        `(1, 3, H, W)` float32 in [0, 1], channels last in memory; float samples outside [0, 1] are clamped.
+        `(1, 3, H, W)` float32, channels last in memory; white is 1, float samples keep their values.
     """
     import torch  # takes seconds, and clients do without
 
     scaled = image.astype(np.float32) / np.float32(_WHITE[image.dtype.str[1:]])
     tensor = torch.from_numpy(scaled).permute(2, 0, 1)[None]
-    if image.dtype.kind == "f":
-        tensor = tensor.clamp(0, 1)
     return tensor.expand(1, 3, *image.shape[:2])
 
 
 def to_samples(tensor: "Tensor", channels: int, dtype: np.dtype[np.generic]) -> Array:
-    """Turn a result of the network into samples; the inverse of `to_tensor` for samples in [0, 1].
+    """Turn a result of the network into samples; the inverse of `to_tensor`.
 
     Args:
-        tensor: `(1, 3, H, W)` in [0, 1].
+        tensor: `(1, 3, H, W)`, in [0, 1] for integers.
         channels: 1 (the mean of the three) or 3.
         dtype: uint8, uint16 or float32.
 

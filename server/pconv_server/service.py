@@ -138,6 +138,9 @@ class Service(pconv_pb2_grpc.PConvServicer):  # type: ignore[misc] # generated, 
                 for piece in rasters.split(rasters.encode_image(samples)):
                     yield pb.JobReply(band=pb.Band(box=index, image=piece))
                 job.part_taken()
+            elif kind == "notice":
+                code, text = value
+                yield pb.JobReply(notice=pb.Notice(code=code, text=text))
             elif kind == "progress":
                 yield pb.JobReply(progress=pb.Progress(fraction=value))
             elif kind == "result":

@@ -30,6 +30,7 @@ class Choice:
     cpu: bool = False
     precision: Precision = "auto"
     threads: int | None = None
+    memory: int | None = None  # for the features of a network, bytes
     models: Path | None = None
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
@@ -64,7 +65,7 @@ def run_server(choice: Choice) -> None:
     devices = choose_devices(choice.gpus, choice.cpu, choice.precision)
     models = ModelFolder(choice.models or config_folder() / "models")
     log_to_file(log_file())
-    asyncio.run(_serve([Engine(device, models) for device in devices], settings, choice))
+    asyncio.run(_serve([Engine(device, models, choice.memory) for device in devices], settings, choice))
 
 
 async def _serve(engines: list[Engine], settings: ServerSettings, choice: Choice) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pconv import PConvUNet, PConvUNetConfig, composite, inpaint, place_pixels, upscale
+from pconv import PConvUNet, PConvUNetConfig, composite, place_pixels, upscale
 from torch import Tensor, nn
 
 
@@ -75,29 +75,6 @@ def test_composite_ignores_the_picture_under_the_hole_and_the_output_outside() -
     assert torch.equal(dirty, composite(output, image, hole))
 
 
-def test_inpaint_keeps_known_pixels_and_fills_the_rest(network: PConvUNet) -> None:
-    image, hole = torch.rand(2, 3, 13, 10), some_hole(2, 1, 13, 10)
-    result = inpaint(network, image, hole)
-    known = (hole == 0).expand_as(image)
-    assert torch.equal(result[known], image[known])
-    assert torch.equal(result, composite(network(image, hole), image, hole))
-    assert result.min() >= 0
-    assert result.max() <= 1
-    assert torch.equal(inpaint(network, image.masked_fill(hole != 0, torch.nan), hole), result)
-
-
-def test_inpaint_refuses_a_picture_that_is_all_hole(network: PConvUNet) -> None:
-    hole = torch.zeros(2, 1, 8, 8)
-    hole[1] = 1
-    with pytest.raises(ValueError, match="covers the whole picture"):
-        inpaint(network, torch.rand(2, 3, 8, 8), hole)
-
-
-def test_inpaint_names_wrong_shapes(network: PConvUNet) -> None:
-    with pytest.raises(ValueError, match=r"hole must have shape .*got \(1, 1, 4, 4\)"):
-        inpaint(network, torch.rand(1, 3, 8, 8), torch.zeros(1, 1, 4, 4))
-
-
 @pytest.mark.parametrize("factor", [2, 4])
 def test_upscale_returns_the_raw_output_clamped(factor: int) -> None:
     image = torch.rand(2, 3, 5, 6)
@@ -106,6 +83,20 @@ def test_upscale_returns_the_raw_output_clamped(factor: int) -> None:
     assert torch.equal(result, echo.output.clamp(0, 1))
     for given, wanted in zip(echo.given, place_pixels(image, factor), strict=True):
         assert torch.equal(given, wanted)
+
+
+def test_values_beyond_white_are_enlarged_beside_the_network() -> None:
+    image = torch.rand(1, 3, 6, 5)
+    image[..., 2:4, 1:3] = torch.tensor([3.0, -0.5, 1.0]).view(3, 1, 1)
+    echo = Echo(torch.full((1, 3, 24, 20), 0.5))
+    result = upscale(echo, image)
+    beyond = torch.nn.functional.interpolate(image - image.clamp(0, 1), scale_factor=4, mode="bicubic")
+    torch.testing.assert_close(result, 0.5 + beyond)
+    assert echo.given[0].min() >= 0
+    assert echo.given[0].max() <= 1
+    unknown = torch.zeros(1, 1, 6, 5)
+    unknown[..., 2:4, 1:3] = 1
+    assert torch.equal(upscale(echo, image, hole=unknown), echo.output)
 
 
 def test_upscale_of_a_real_network_by_four(network: PConvUNet) -> None:

@@ -201,7 +201,7 @@ def test_a_gpus_memory_is_given_back_when_idle(models, config_home):
     class PretendedGpu(Device):
         is_cuda = True
 
-    engine = Engine(PretendedGpu("cpu", "fp32"), models)
+    engine = Engine(PretendedGpu("cpu", "fp32"), models, memory=1 << 29)
     engine.release = lambda: engine._networks.clear()  # the real one asks CUDA
     with running([engine], release_minutes=0.2 / 60) as box, Client(Connection(box["address"], TOKEN)) as client:
         client.inpaint((56, 40), [(WHOLE, picture(), blob())])

@@ -8,9 +8,10 @@ from pconv.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from pconv.filling import inpaint
 from pconv.layers import PartialConv2d
 from pconv.network import PConvUNet, PConvUNetConfig, fold_batch_norm
-from pconv.operations import composite, inpaint, place_pixels, upscale
+from pconv.operations import composite, place_pixels, upscale
 from pconv.tiles import upscale_tiles
 
 __all__ = [

@@ -1,9 +1,13 @@
-"""What the network is for, on tensors: fill a hole, enlarge a picture."""
+"""What the network is for, on tensors: predict a picture with a hole, enlarge a picture."""
+
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from pconv.network import PConvUNet, check_image_and_hole
+from pconv.edge import EDGE, edge_correction, grow_hole
+from pconv.network import check_image_and_hole
 
 
 def composite(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
@@ -20,48 +24,52 @@ def composite(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     return torch.where(hole == 0, image, output.clamp(0, 1).to(image.dtype))
 
 
-@torch.inference_mode()
-def inpaint(network: PConvUNet, image: Tensor, hole: Tensor) -> Tensor:
-    """Fill the hole of a picture.
+def predict(network: Callable[[Tensor, Tensor], Tensor], image: Tensor, hole: Tensor, edge: int = EDGE) -> Tensor:
+    """Predict a picture with a hole, so that the prediction in the hole meets what is known around it.
 
     Args:
-        network: An inpainting network in eval mode.
+        network: A `PConvUNet`, or what wraps one.
         image: `(N, 3, H, W)`, sRGB in [0, 1]; its values under the hole never matter.
         hole: `(N, 1, H, W)`, 0 = keep, anything else = fill.
+        edge: Pixels around the hole that the network predicts too, to learn its error there and to correct the hole by
+            it (`pconv.edge`); 0 = the network alone, as in the paper.
 
     Returns:
-        `(N, 3, H, W)` in [0, 1], equal to `image` wherever `hole` is 0.
-
-    Raises:
-        ValueError: Shapes that do not fit, or a picture of the batch that is hole everywhere.
+        `(N, 3, H, W)` float32, not clamped; the correction passes no gradient.
     """
-    check_image_and_hole(image, hole)
-    if (hole != 0).flatten(1).all(1).any():
-        raise ValueError("the hole covers the whole picture: nothing is left to go by")
-    return composite(network(image, hole), image, hole)
+    output = network(image, grow_hole(hole, edge))
+    return output + edge_correction(output, image, hole) if edge else output
 
 
 @torch.inference_mode()
-def upscale(network: PConvUNet, image: Tensor, factor: int = 4, hole: Tensor | None = None) -> Tensor:
+def upscale(
+    network: Callable[[Tensor, Tensor], Tensor], image: Tensor, factor: int = 4, hole: Tensor | None = None
+) -> Tensor:
     """Enlarge a picture by offset pixels (§5.2): its pixels on a lattice, the network fills between them.
 
-    The lattice pixels condition the network; the raw output is the result, at the lattice too.
+    The lattice pixels condition the network; the raw output is the result, at the lattice too. The network is made for
+    values in [0, 1]: by how much others lie outside is enlarged bicubically and added.
 
     Args:
-        network: An upscaling network in eval mode, trained for this factor.
-        image: `(N, 3, H, W)`, sRGB in [0, 1].
+        network: An upscaling network in eval mode, trained for this factor, or what wraps one.
+        image: `(N, 3, H, W)`, sRGB in [0, 1] as a rule; its values under the hole never matter.
         factor: Enlargement K ≥ 1 of height and width.
         hole: `(N, 1, H, W)`, 0 = known, anything else = unknown (transparent, say); None: all is known.
 
     Returns:
-        `(N, 3, K·H, K·W)` in [0, 1].
+        `(N, 3, K·H, K·W)`, in [0, 1] if the known pixels are.
     """
-    placed, between = place_pixels(image, factor)
     if hole is not None:
         check_image_and_hole(image, hole)
+        image = image.masked_fill(hole != 0, 0)
+    inside = image.clamp(0, 1)
+    placed, between = place_pixels(inside, factor)
+    if hole is not None:
         between[..., factor // 2 :: factor, factor // 2 :: factor] = (hole != 0).to(between.dtype)
     output: Tensor = network(placed, between)
-    return output.clamp(0, 1).to(image.dtype)
+    result = output.clamp(0, 1).to(image.dtype)
+    outside = image - inside
+    return result + F.interpolate(outside, scale_factor=factor, mode="bicubic") if outside.any() else result
 
 
 def place_pixels(image: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,23 @@ the whole picture. So the result does not depend on the tiling, up to rounding, 
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pconv.network import PConvUNet, PConvUNetConfig
+from pconv.network import PConvUNetConfig
 from pconv.operations import upscale
+
+
+class Network(Protocol):
+    """A `PConvUNet`, or what wraps one."""
+
+    config: PConvUNetConfig
+
+    def __call__(self, image: Tensor, hole: Tensor) -> Tensor:
+        """Predict."""
+
 
 TILE = 192  # px of the small picture on a side, without surroundings: 0.4 GB of features in the compact network
 
@@ -34,7 +45,7 @@ def receptive_radius(config: PConvUNetConfig) -> int:
 
 
 def upscale_tiles(
-    network: PConvUNet,
+    network: Network,
     image: Tensor,
     factor: int = 4,
     hole: Tensor | None = None,
@@ -44,32 +55,74 @@ def upscale_tiles(
     """Enlarge a picture tile by tile; the same as `upscale`, up to rounding, in memory for one row of tiles.
 
     Args:
-        network: An upscaling network in eval mode, trained for this factor.
+        network: An upscaling network in eval mode, trained for this factor, or what wraps one and has its config.
         image: `(1, 3, H, W)`, sRGB in [0, 1].
         factor: Enlargement K ≥ 1 of height and width.
         hole: `(1, 1, H, W)`, 0 = known, anything else = unknown; None: all is known.
-        tile: Side of a tile in pixels of `image`, surroundings not counted.
-        progress: Called with the finished fraction after each tile; what it raises ends the work.
+        tile: Side of a tile in pixels of `image`, surroundings not counted; rounded up to what suits the network.
+        progress: Called with the finished fraction of the picture after each tile; what it raises ends the work.
 
     Yields:
         Rows of the result from the top, `(1, 3, rows, K·W)` in [0, 1].
     """
     height, width = image.shape[-2:]
-    period = 1 << len(network.config.channels)
-    step = period // math.gcd(period, factor)  # px of `image` after which the halvings fall alike
-    tile = max(1, math.ceil(tile / step)) * step
-    halo = math.ceil(receptive_radius(network.config) / factor / step) * step
-    total, done = math.ceil(height / tile) * math.ceil(width / tile), 0
-    for top in range(0, height, tile):
-        y0, bottom = max(0, top - halo), min(height, top + tile)
-        y1 = min(height, bottom + halo)
+    top = 0
+    while top < height:
+        rows, tile, above = band_rows(network.config, factor, tile, top)
+        known = None if hole is None else hole[..., rows, :]
         row = []
-        for left in range(0, width, tile):
-            x0, right = max(0, left - halo), min(width, left + tile)
-            part = (..., slice(y0, y1), slice(x0, min(width, right + halo)))
-            large = upscale(network, image[part], factor, None if hole is None else hole[part])
-            rows = slice((top - y0) * factor, (bottom - y0) * factor)
-            row.append(large[..., rows, (left - x0) * factor : (right - x0) * factor])
-            done += 1
-            progress(done / total)
+        for right, large in upscale_band(network, image[..., rows, :], factor, known, tile, above):
+            row.append(large)
+            progress((top * width + min(tile, height - top) * right) / (height * width))
         yield torch.cat(row, dim=-1)
+        top += tile
+
+
+def upscale_band(
+    network: Network, image: Tensor, factor: int, hole: Tensor | None, tile: int, above: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Enlarge one row of tiles.
+
+    Args:
+        network: As for `upscale_tiles`.
+        image: `(1, 3, rows, W)`: the tiles' rows with what the network sees above and below them, see `band_rows`.
+        factor: As for `upscale_tiles`.
+        hole: `(1, 1, rows, W)` or None.
+        tile: Side of a tile, a multiple of the step of `band_rows`, px of `image`.
+        above: Rows of `image` above the tiles.
+
+    Yields:
+        From the left, how far the result has come in pixels of `image`, and the tile `(1, 3, K·rows, K·columns)`.
+    """
+    _, halo = _alignment(network.config, factor)
+    width, bottom = image.shape[-1], min(image.shape[-2], above + tile)
+    for left in range(0, width, tile):
+        start, right = max(0, left - halo), min(width, left + tile)
+        part = (..., slice(None), slice(start, min(width, right + halo)))
+        large = upscale(network, image[part], factor, None if hole is None else hole[part])
+        rows = slice(above * factor, bottom * factor)
+        yield right, large[..., rows, (left - start) * factor : (right - start) * factor]
+
+
+def band_rows(config: PConvUNetConfig, factor: int, tile: int, top: int) -> tuple[slice, int, int]:
+    """Say what `upscale_band` needs to enlarge the tiles whose rows begin at `top`.
+
+    Args:
+        config: Of the network.
+        factor: Enlargement.
+        tile: Wanted side of the tiles, px.
+        top: A row at which an earlier band ended, or 0.
+
+    Returns:
+        The rows to cut from the picture, the tiles' true side, and the rows above them.
+    """
+    step, halo = _alignment(config, factor)
+    tile = max(1, math.ceil(tile / step)) * step
+    return slice(max(0, top - halo), top + tile + halo), tile, min(top, halo)
+
+
+def _alignment(config: PConvUNetConfig, factor: int) -> tuple[int, int]:
+    """After how many pixels the halvings of the U-Net fall alike, and surroundings that are a multiple of that."""
+    period = 1 << len(config.channels)
+    step = period // math.gcd(period, factor)
+    return step, math.ceil(receptive_radius(config) / factor / step) * step

@@ -54,6 +54,7 @@ def fit(
     preset: Annotated[str, typer.Option(help="paper (table 2) or compact (half its channels).", rich_help_panel=_MAIN)] = "compact",
     stages: Annotated[int | None, typer.Option(min=1, max=8, help="Encoder stages; by default as many as suit the crop.", rich_help_panel=_MAIN)] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The paper's Conv: plain convolutions.", rich_help_panel=_MAIN)] = False,
+    edge: Annotated[int | None, typer.Option(min=0, help="Grow the hole by so many px and correct it by the error there, as `pconv inpaint` does (the default of that task); 0: as in the paper.", rich_help_panel=_MAIN)] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to start from; it decides the network.", dir_okay=False, exists=True, rich_help_panel=_MAIN)] = None,
     layout: Annotated[str, typer.Option(help="folder, imagenet, places2 or celeba-hq.", rich_help_panel=_MAIN)] = "folder",
     include: Annotated[list[str] | None, typer.Option(help="Pattern of file names to take.", rich_help_panel=_MAIN)] = None,
@@ -180,6 +181,8 @@ def _start(*, name: str, resume: bool, **options: Any) -> None:
 
 
 def _new_config(options: dict[str, Any]) -> "TrainConfig":
+    from pconv.edge import EDGE
+
     from pconv_train.config import TrainConfig
     from pconv_train.losses import LossWeights
 
@@ -190,6 +193,8 @@ def _new_config(options: dict[str, Any]) -> "TrainConfig":
     fields.pop("weights")
     fields["include"], fields["exclude"] = tuple(options["include"] or ("*",)), tuple(options["exclude"] or ())
     fields["learning_rate"] = options["learning_rate"] or 2e-4
+    if options["edge"] is None:
+        fields["edge"] = EDGE if options["task"] == Task.inpaint else 0
     fields["task"], fields["loss"] = str(options["task"]), _loss_weights(loss, options["weights"])
     return TrainConfig(**fields)
 

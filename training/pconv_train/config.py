@@ -34,6 +34,7 @@ class TrainConfig:
     task: str = "inpaint"
     preset: str = "compact"
     stages: int | None = None  # of the encoder; None: as many as suit the crop
+    edge: int = 0  # px that the hole is grown by; what the network predicts there corrects the hole (pconv.edge)
     plain: bool = False  # the paper's "Conv" instead of partial convolutions
     init: str | None = None  # checkpoint to start from; it then decides the network
     freeze_encoder_norm: bool = False  # stage 2 (§4.2)
@@ -70,6 +71,8 @@ class TrainConfig:
             raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         if (self.steps is None) == (self.hours is None):
             raise ConfigError("give either --steps or --hours")
+        if self.edge and self.task != "inpaint":
+            raise ConfigError(f"--edge {self.edge} would hide the lattice pixels of --task {self.task}: give --edge 0")
         if self.stages is not None and self.stages > self.deepest_stages():
             raise ConfigError(
                 f"{self.stages} stages reduce a crop of {self.crop} px below 2×2, where batch norm sees too few values "

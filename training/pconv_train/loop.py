@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from pconv import PConvUNet, load_checkpoint
+from pconv.operations import predict
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -93,7 +94,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 group["lr"] = config.learning_rate * schedule(config, progress)
             statistics = [buffer.clone() for buffer in network.buffers()]
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                output = model(image, hole)
+                output = predict(model, image, hole, config.edge)
             generator = torch.Generator().manual_seed(config.seed + progress.step)
             loss, terms = total_loss(output, target, hole, config.loss, features, config.perceptual_crop, generator)
             optimizer.zero_grad(set_to_none=True)

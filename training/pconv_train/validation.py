@@ -2,6 +2,7 @@
 
 import torch
 from pconv import PConvUNet, composite
+from pconv.operations import predict
 from torch import Tensor, nn
 
 from pconv_train.config import TrainConfig
@@ -29,7 +30,7 @@ def validate(
     rows: list[list[Tensor]] = []
     for sample in samples:
         image, hole, target = to_device([part[None] for part in sample], device)
-        output = network(image, hole).clamp(0, 1)
+        output = predict(network, image, hole, config.edge).clamp(0, 1)
         # Upscaling shows the raw output, also where it knew a pixel; inpainting keeps what is known.
         restored = output if config.task == "upscale" else composite(output, image, hole)
         for name, metric in (("l1", l1_percent), ("psnr", psnr), ("ssim", ssim)):

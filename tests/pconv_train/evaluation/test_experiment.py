@@ -8,12 +8,13 @@ import pytest
 from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_train.cli import app
 from pconv_train.config import ConfigError
-from pconv_train.evaluation.experiment import evaluate
+from pconv_train.evaluation.experiment import choose_methods, evaluate
 from pconv_train.evaluation.methods import command_line
 from pconv_train.evaluation.pairs import COLUMNS, choose_photos, dilation_pairs, inpaint_pairs
 from pconv_train.evaluation.published import published
 from pconv_train.evaluation.run import RESULTS, read_results
 from pconv_train.holes import border_class
+from PIL import Image
 from typer.testing import CliRunner
 
 CRASH = f"""{sys.executable} -c 'import os, signal; os.kill(os.getppid(), signal.SIGKILL)'"""
@@ -123,10 +124,13 @@ def test_a_command_that_hangs_is_ended(small):
 
 def test_checkpoints_through_the_command_line(photos, tmp_path):
     sha256 = checkpoint(tmp_path / "one.safetensors")
+    checkpoint(tmp_path / "two.safetensors")
     output = tmp_path / "report"
     options = ["--size", "32", "--photos", "1", "--perceptual", "none", "--device", "cpu", "--threads", "1"]
     options += ["--without", "PatchMatch", "--without", "Telea", "--without", "Navier–Stokes", "-o", str(output)]
-    options += ["--checkpoint", f"one={tmp_path / 'one.safetensors'}", "--reference", "mean color"]
+    for name in ("one", "two"):
+        options += ["--checkpoint", f"{name}={tmp_path / name}.safetensors"]
+    options += ["--reference", "mean color"]
     result = CliRunner().invoke(app, ["evaluate", str(photos), *options])
     assert result.exit_code == 0, result.output
     assert "| one |" in result.output
@@ -135,8 +139,10 @@ def test_checkpoints_through_the_command_line(photos, tmp_path):
     assert sha256 in found["methods"]["one"]["identity"]
     assert found["costs"]["one"]["peak_mib"] > found["costs"]["mean color"]["peak_mib"]
     page = (output / "report.html").read_text()
-    assert {"examples.jpg", "worst-0.jpg", "dilation.jpg"} <= {path.name for path in output.iterdir()}
-    assert page.count("<figure>") == 3
+    assert {"examples.jpg", "worst-0.jpg", "dilation.jpg", "ablation.jpg"} <= {path.name for path in output.iterdir()}
+    assert page.count("<figure>") == 5
+    with Image.open(output / "ablation.jpg") as sheet:
+        assert sheet.width > 4 * 256  # input, both checkpoints, truth
     assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
 
 
@@ -150,6 +156,12 @@ def test_super_resolution_has_a_column_for_each_set(photos, small):
     assert psnr["nearest"]["photos"]["photos"] == 8
     assert psnr["nearest"]["deeper"]["mean"] < psnr["bicubic"]["deeper"]["mean"]
     assert "Report:" in printed
+
+
+def test_quick_leaves_out_what_takes_minutes(photos, small):
+    upscale = replace(small, task="upscale", without=("Lanczos",))
+    assert [method.name for method in choose_methods(upscale)] == ["nearest", "bicubic", "Real-ESRGAN"]
+    assert [method.name for method in choose_methods(replace(upscale, quick=True))] == ["nearest", "bicubic"]
 
 
 def test_a_study_of_an_evaluation_and_its_rates(small, tmp_path):

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pconv_train.evaluation.measure import compose, luma, measure
 from pconv_train.evaluation.methods import BUILDERS, Machine, Method, MethodError
 from pconv_train.evaluation.pairs import UpscalePair, inpaint_pairs, upscale_pairs
-from pconv_train.evaluation.perceptual import Perceptual, load_perceptual
+from pconv_train.evaluation.perceptual import Perceptual, load_inception, load_perceptual
 from pconv_train.metrics import seam
 from PIL import Image
+from torchvision.models import inception_v3
 
 MACHINE = Machine(threads=1)
 
@@ -17,13 +19,13 @@ def problem(photos):
 
 
 def test_the_truth_is_perfect(problem):
-    figures = measure(problem, problem.target, None)
+    figures = measure(problem, problem.target, ())
     assert figures == {"l1": 0, "psnr": 100, "ssim": pytest.approx(1), "seam": 1}
 
 
 def test_mean_color_is_worse_than_truth_in_every_figure(problem):
     restored = BUILDERS["mean color"](Method("m", "mean color"), MACHINE)(problem.image, problem.hole)
-    figures = measure(problem, compose(problem, restored), None)
+    figures = measure(problem, compose(problem, restored), ())
     assert figures["l1"] > 0
     assert figures["psnr"] < 40
     assert figures["ssim"] < 0.99
@@ -89,13 +91,35 @@ def test_no_distance_is_a_reason_not_an_error(monkeypatch):
         load_perceptual("st-lpips", "cpu")
 
 
+def test_inception_s_divergence_is_that_of_its_classes(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert "m.inception_v3(weights=" in load_inception("cpu")
+    torch.manual_seed(0)
+    network = inception_v3(weights=None, init_weights=False).eval()  # random, in place of the published weights
+    for module in network.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            torch.nn.init.kaiming_normal_(module.weight)  # or hardly anything of the picture arrives at the end
+    network.fc.weight.data *= 10
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(network.state_dict(), tmp_path / "checkpoints" / "inception_v3_google-0cc3c7bd.pth")
+    found, (a, b) = load_inception("cpu"), torch.rand(2, 1, 3, 80, 75)
+    network.transform_input = True  # as the published weights have it
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        large = [F.interpolate(picture, (299, 299), mode="bilinear", antialias=True) for picture in (b, a)]
+        p, q = (network((picture - mean) / std)[0].double().softmax(0) for picture in large)
+    assert found.distance(a, b) == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-2)
+    assert found.distance(a, b) > 1e-3
+    assert found.distance(a, a) == 0
+
+
 def test_nearest_enlargement_is_consistent(photos):
     problem = UpscalePair(photos / "p0.png", "set").load()
     assert problem.image.shape == (10, 12, 3)
     restored = BUILDERS["nearest"](Method("n", "nearest"), MACHINE)(problem.image, None)
-    figures = measure(problem, compose(problem, restored), None)
+    figures = measure(problem, compose(problem, restored), ())
     assert figures["consistency"] == pytest.approx(0, abs=1e-4)
-    assert figures["psnr"] < measure(problem, problem.target, None)["psnr"] == 100
+    assert figures["psnr"] < measure(problem, problem.target, ())["psnr"] == 100
 
 
 def test_sizes_are_cut_to_a_multiple_of_four(tmp_path):
@@ -111,5 +135,5 @@ def test_the_protocol_gives_the_published_bicubic_figures(shared_data, name, pub
     found = []
     for pair in upscale_pairs([shared_data / "eval" / name], None, 0):
         problem = pair.load()
-        found.append(measure(problem, bicubic(problem.image, None), None)["psnr"])
+        found.append(measure(problem, bicubic(problem.image, None), ())["psnr"])
     assert np.mean(found) == pytest.approx(published, abs=0.02)

@@ -22,7 +22,7 @@ def evaluate(
     folders: Annotated[list[Path], typer.Argument(help="Folders of photographs; for upscale each is a set of its own.", file_okay=False, exists=True)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report; results in it are used again.", file_okay=False)] = Path("evaluation"),
     task: Annotated[EvaluationTask, typer.Option(help="inpaint = table 1; upscale = ×4, e.g. on Set5 and Set14.")] = EvaluationTask.inpaint,
-    quick: Annotated[bool, typer.Option("--quick", help="A few photos, for a first look.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few photos, for a first look; without rivals that take minutes.")] = False,
     checkpoint: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A checkpoint to judge; any number.", rich_help_panel=_WHO)] = None,
     method: Annotated[list[str] | None, typer.Option(metavar="NAME=COMMAND", help="A program to judge; {image}, {hole} and {output} stand for PNG files.", rich_help_panel=_WHO)] = None,
     without: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A rival to leave out, as in --without PatchMatch.", rich_help_panel=_WHO)] = None,

@@ -13,13 +13,14 @@ from pconv_train.evaluation.figures import Gallery, draw_figures
 from pconv_train.evaluation.measure import metrics
 from pconv_train.evaluation.methods import RIVALS, Machine, Method, rival
 from pconv_train.evaluation.pairs import Pair, choose_photos, dilation_pairs, inpaint_pairs, upscale_pairs
-from pconv_train.evaluation.perceptual import Perceptual, load_perceptual
+from pconv_train.evaluation.perceptual import Perceptual, load_inception, load_perceptual
 from pconv_train.evaluation.report import markdown_table, write_report
 from pconv_train.evaluation.run import Run, run
 from pconv_train.evaluation.tables import Numbers, metric_tables, overviews, summarize_run
 
 _REFERENCES = {"inpaint": "PatchMatch", "upscale": "bicubic"}
 _QUICK_PHOTOS = {"inpaint": 2, "upscale": 5}
+_SLOW = ("Real-ESRGAN",)  # minutes for a picture without a GPU: not in --quick
 
 
 @dataclass(frozen=True)
@@ -60,22 +61,25 @@ def evaluate(experiment: Experiment) -> str:
     perceptual = load_perceptual(experiment.perceptual, experiment.machine.device)
     if isinstance(perceptual, str):
         print(f"no perceptual distance: {perceptual}", flush=True)
-    distance = perceptual if isinstance(perceptual, Perceptual) else None
+    inception = load_inception(experiment.machine.device) if experiment.task == "inpaint" else ""
+    distances = [distance for distance in (perceptual, inception) if isinstance(distance, Perceptual)]
     ours = [method for method in methods if method.kind == "checkpoint"]
     tasks: list[tuple[Method, Pair]] = [(method, pair) for pair in pairs for method in methods]
     tasks += [(method, pair) for pair in study for method in ours or methods]
     seconds = None if experiment.minutes is None else 60 * experiment.minutes
-    outcome = run(tasks, experiment.output, experiment.machine, distance, seconds)
+    outcome = run(tasks, experiment.output, experiment.machine, distances, seconds)
     if not outcome.records:
         reasons = {**outcome.skipped, **{name: reasons[0] for name, reasons in outcome.failures.items()}}
         raise ConfigError(
             "no method gave a result: " + ("; ".join(f"{n}: {r}" for n, r in reasons.items()) or "no time")
         )
-    return _report(experiment, methods, reference, pairs, study, outcome, perceptual)
+    wanted = {"Perceptual distance": perceptual, "Table 1's IScore": inception}
+    missing = {name: reason for name, reason in wanted.items() if isinstance(reason, str) and reason}
+    return _report(experiment, methods, reference, pairs, study, outcome, distances, missing)
 
 
 def choose_methods(experiment: Experiment) -> list[Method]:
-    """List checkpoints, commands and the rivals that are not left out.
+    """List checkpoints, commands and the rivals that are not left out; of those --quick takes the quick ones.
 
     Raises:
         ConfigError: A name twice, an unknown one, a checkpoint for another task.
@@ -90,9 +94,10 @@ def choose_methods(experiment: Experiment) -> list[Method]:
     for name, command in map(_split, experiment.commands):
         methods.append(Method(name, "command", command, f"command {command}"))
     rivals = RIVALS[experiment.task]
+    slow = _SLOW if experiment.quick and not experiment.machine.device.startswith("cuda") else ()
     if unknown := set(experiment.without) - set(rivals):
         raise ConfigError(f"--without takes {', '.join(rivals)}; got {', '.join(sorted(unknown))}")
-    methods += [rival(kind, package) for kind, package in rivals.items() if kind not in experiment.without]
+    methods += [rival(kind, package) for kind, package in rivals.items() if kind not in (*experiment.without, *slow)]
     names = [method.name for method in methods]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two methods are called {', '.join(twice)}: give each its own name")
@@ -137,13 +142,13 @@ def _report(
     pairs: Sequence[Pair],
     study: Sequence[Pair],
     outcome: Run,
-    perceptual: Perceptual | str,
+    distances: Sequence[Perceptual],
+    missing: dict[str, str],
 ) -> str:
-    distance = perceptual if isinstance(perceptual, Perceptual) else None
-    judged = metrics(experiment.task, distance)
+    judged = metrics(experiment.task, distances)
     columns = list(dict.fromkeys(pair.column for pair in pairs))
     numbers: Numbers = summarize_run(outcome, methods, judged, columns, reference, experiment.seed, experiment.task)
-    numbers["perceptual"] = distance.name if distance else f"none: {perceptual}"
+    numbers["not measured"] = missing
     numbers["size"] = experiment.side if experiment.task == "inpaint" else None
     numbers["machine"] = _describe(experiment.machine)
     names = numbers["measured"]

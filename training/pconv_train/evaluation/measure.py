@@ -1,6 +1,7 @@
 """From a method's picture to figures: table 1's metrics, and the protocol of the super-resolution literature."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,18 +29,18 @@ class Metric:
     digits: int
 
 
-def metrics(task: str, perceptual: Perceptual | None) -> list[Metric]:
+def metrics(task: str, distances: Sequence[Perceptual]) -> list[Metric]:
     """List the figures of a task."""
-    distance = [Metric("perceptual", perceptual.name, "lower", 4)] if perceptual else []
+    seen = [Metric(distance.key, distance.name, "lower", 4) for distance in distances]
     if task == "upscale":
         y = [Metric("psnr", "PSNR (Y), dB", "higher", 2), Metric("ssim", "SSIM (Y)", "higher", 4)]
-        return [*y, *distance, Metric("consistency", "Consistency error, %", "lower", 2)]
+        return [*y, *seen, Metric("consistency", "Consistency error, %", "lower", 2)]
     table1 = [
         Metric("l1", "ℓ1, %", "lower", 2),
         Metric("psnr", "PSNR, dB", "higher", 2),
         Metric("ssim", "SSIM", "higher", 3),
     ]
-    return [*table1, *distance, Metric("seam", "Seam", "one", 2)]
+    return [*table1, *seen, Metric("seam", "Seam", "one", 2)]
 
 
 def compose(problem: Problem, restored: Picture) -> Picture:
@@ -53,7 +54,7 @@ def compose(problem: Problem, restored: Picture) -> Picture:
     return restored if problem.hole is None else np.where(problem.hole[..., None], restored, problem.target)
 
 
-def measure(problem: Problem, restored: Picture, perceptual: Perceptual | None) -> dict[str, float | None]:
+def measure(problem: Problem, restored: Picture, distances: Sequence[Perceptual]) -> dict[str, float | None]:
     """Judge a composed picture; None where a figure has no meaning."""
     result, target = _to_batch(restored), _to_batch(problem.target)
     figures: dict[str, float | None]
@@ -67,8 +68,8 @@ def measure(problem: Problem, restored: Picture, perceptual: Perceptual | None) 
             "ssim": float(ssim(result, target)),
             "seam": float(seam(result, target, hole)),
         }
-    if perceptual:
-        figures["perceptual"] = perceptual.distance(result, target)
+    for distance in distances:
+        figures[distance.key] = distance.distance(result, target)
     return {name: value if value is not None and math.isfinite(value) else None for name, value in figures.items()}
 
 

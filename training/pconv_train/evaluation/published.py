@@ -2,7 +2,7 @@
 
 from pconv_train.evaluation.pairs import COLUMNS, column_name
 
-# Table 1 of Liu et al. 2018, on Places2; columns as in COLUMNS.
+# Table 1 of Liu et al. 2018, on Places2 (the IScore, here "inception", on ImageNet); columns as in COLUMNS.
 _TABLE_1 = """
 l1 | PatchMatch | 0.45 0.42 1.25 1.16 2.28 2.07 3.52 3.17 4.77 4.27 6.98 6.34
 l1 | Iizuka et al. | 1.39 1.53 3.01 3.22 4.51 5.00 6.05 6.77 7.34 8.20 8.60 9.78
@@ -19,6 +19,11 @@ ssim | Iizuka et al. | 0.929 0.923 0.831 0.829 0.732 0.721 0.638 0.627 0.543 0.5
 ssim | Yu et al. | 0.940 0.938 0.855 0.855 0.760 0.758 0.666 0.666 0.569 0.570 0.465 0.470
 ssim | Conv | 0.943 0.943 0.862 0.865 0.769 0.772 0.674 0.682 0.576 0.587 0.463 0.478
 ssim | PConv | 0.946 0.945 0.867 0.870 0.775 0.779 0.681 0.689 0.583 0.595 0.468 0.484
+inception | PatchMatch | 0.090 0.058 0.307 0.204 0.766 0.465 1.551 0.921 2.724 1.422 4.075 2.226
+inception | Iizuka et al. | 0.183 0.112 0.619 0.464 1.607 1.046 2.774 1.941 3.920 2.825 4.877 3.362
+inception | Yu et al. | 0.127 0.088 0.396 0.307 0.978 0.621 1.757 1.126 2.759 1.801 3.967 2.525
+inception | Conv | 0.068 0.041 0.228 0.149 0.603 0.366 1.264 0.731 2.368 1.189 4.162 2.224
+inception | PConv | 0.051 0.032 0.163 0.109 0.446 0.270 0.954 0.565 1.881 0.838 3.603 1.588
 """
 
 # ×4, bicubic input, Y, 4-px crop; Set5 and Set14, dB.

@@ -15,9 +15,9 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1500px; padding: 0 1rem; color: #1c1c1c; }
 h1 { font-size: 1.6rem } h2 { font-size: 1.25rem; margin-top: 2.2rem } h3 { font-size: 1rem; margin-bottom: .3rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }
-th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th, td { padding: .25rem .35rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #888 }
-td small { display: block; color: #777; font-size: 10.5px } td.best { font-weight: 700 }
+td small { display: block; color: #777; font-size: 9.5px } td.best { font-weight: 700 }
 tr.published td { color: #777; font-style: italic } figure { margin: 1rem 0 2rem } img { max-width: 100%; height: auto }
 figcaption { color: #444 } li { overflow-wrap: anywhere }
 """
@@ -116,8 +116,7 @@ def _notes(numbers: Numbers) -> list[str]:
 def _problems(numbers: Numbers) -> list[str]:
     """List methods, and what is missing from the tables."""
     lines = [f"- {name}: {found['identity']}" for name, found in numbers["methods"].items()]
-    if numbers["perceptual"].startswith("none"):
-        lines.append(f"- Perceptual distance: {numbers['perceptual']}")
+    lines += [f"- {name} not measured: {reason}" for name, reason in numbers["not measured"].items()]
     lines += [f"- {name} skipped: {reason}" for name, reason in numbers["skipped"].items()]
     lines += [f"- {name} left out: {reason}" for name, reason in numbers["unreadable"].items()]
     for name, reasons in numbers["failures"].items():

@@ -20,7 +20,7 @@ from pconv_train.evaluation.worker import UnavailableError, Worker
 
 RESULTS = "results.jsonl"
 PICTURES = "pictures"
-_FORMAT = 1  # raise it when figures change their meaning
+_FORMAT = 2  # raise it when figures change their meaning
 _GIVE_UP = 5  # failures in a row
 
 Record = dict[str, Any]  # one line of RESULTS
@@ -42,7 +42,7 @@ def run(
     tasks: Sequence[tuple[Method, Pair]],
     folder: Path,
     machine: Machine,
-    perceptual: Perceptual | None,
+    distances: Sequence[Perceptual],
     seconds: float | None = None,
 ) -> Run:
     """Measure what is not measured yet.
@@ -51,7 +51,7 @@ def run(
         tasks: Method and pair, in the order in which they are done.
         folder: Where results and pictures are, and go.
         machine: Where methods run.
-        perceptual: Distance to measure, if any.
+        distances: To measure beside the figures that need no network.
         seconds: Stop after so long.
 
     Returns:
@@ -64,7 +64,7 @@ def run(
     with ExitStack() as stack, (folder / RESULTS).open("a", encoding="utf-8") as file:
         workers = {method.name: stack.enter_context(Worker(method, machine)) for method, _ in tasks}
         for method, pair in tqdm(tasks, unit="picture", dynamic_ncols=True):
-            key = result_key(method, pair, perceptual)
+            key = result_key(method, pair, distances)
             if key in known:  # the name may be another than last time
                 outcome.records[method.name, pair] = {**known[key], "method": method.name, "column": pair.column}
             elif method.name in outcome.skipped or str(pair.photo) in outcome.unreadable:
@@ -74,16 +74,16 @@ def run(
             else:
                 if problem is None or problem[0] != pair:
                     problem = _load(pair, outcome)
-                if problem and (record := _attempt(workers[method.name], *problem, perceptual, folder, key, outcome)):
+                if problem and (record := _attempt(workers[method.name], *problem, distances, folder, key, outcome)):
                     outcome.records[method.name, pair] = known[key] = record  # a hole grown by 0 px comes twice
                     file.write(json.dumps(record, ensure_ascii=False) + "\n")
                     file.flush()
     return outcome
 
 
-def result_key(method: Method, pair: Pair, perceptual: Perceptual | None) -> str:
+def result_key(method: Method, pair: Pair, distances: Sequence[Perceptual]) -> str:
     """Name a result by all that it depends on: method, checkpoint, pair, metrics."""
-    parts = [_FORMAT, method.identity or method.argument, pair.identity, perceptual.name if perceptual else None]
+    parts = [_FORMAT, method.identity or method.argument, pair.identity, *(distance.name for distance in distances)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -114,12 +114,12 @@ def _load(pair: Pair, outcome: Run) -> tuple[Pair, Problem] | None:
 
 
 def _attempt(
-    worker: Worker, pair: Pair, problem: Problem, perceptual: Perceptual | None, folder: Path, key: str, outcome: Run
+    worker: Worker, pair: Pair, problem: Problem, distances: Sequence[Perceptual], folder: Path, key: str, outcome: Run
 ) -> Record | None:
     """Run and measure a method once; say what goes wrong, and give the method up if it does so again and again."""
     name = worker.method.name
     try:
-        record = _solve(worker, pair, problem, perceptual, picture_path(folder, key))
+        record = _solve(worker, pair, problem, distances, picture_path(folder, key))
     except UnavailableError as error:
         outcome.skipped[name] = str(error)
         tqdm.write(f"{name} skipped: {error}")
@@ -136,7 +136,7 @@ def _attempt(
     return {"key": key, **record}
 
 
-def _solve(worker: Worker, pair: Pair, problem: Problem, perceptual: Perceptual | None, path: Path) -> Record:
+def _solve(worker: Worker, pair: Pair, problem: Problem, distances: Sequence[Perceptual], path: Path) -> Record:
     answer = worker.restore(problem.image, problem.hole)
     composed = compose(problem, answer.picture)
     height, width = problem.target.shape[:2]
@@ -150,7 +150,7 @@ def _solve(worker: Worker, pair: Pair, problem: Problem, perceptual: Perceptual 
         "photo": pair.photo.name,
         "photo_sha256": pair.identity[1],
         "truth": truth.name,
-        "figures": measure(problem, composed, perceptual),
+        "figures": measure(problem, composed, distances),
         "seconds": answer.seconds,
         "megapixels": height * width / 1e6,
         "peak_mib": answer.peak_mib,

@@ -1,0 +1,132 @@
+"""Filling any hole of any picture."""
+
+import pytest
+import torch
+from pconv import PConvUNet, PConvUNetConfig, composite, filling, inpaint
+from pconv.filling import wide_parts
+from pconv.operations import predict
+from shapes import disc
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def network() -> PConvUNet:
+    torch.manual_seed(0)
+    return PConvUNet(PConvUNetConfig((8, 8), (3, 3))).eval()
+
+
+def some_hole(*size: int) -> torch.Tensor:
+    return (torch.rand(size) > 0.5).float()
+
+
+def test_known_pixels_are_kept_and_the_rest_is_the_prediction(network: PConvUNet) -> None:
+    image, hole = torch.rand(2, 3, 13, 10), some_hole(2, 1, 13, 10)
+    result = inpaint(network, image, hole)
+    known = (hole == 0).expand_as(image)
+    assert torch.equal(result[known], image[known])
+    with torch.inference_mode():
+        torch.testing.assert_close(result, composite(predict(network, image, hole), image, hole))
+        assert torch.equal(inpaint(network, image, hole, edge=0), composite(network(image, hole), image, hole))
+    assert torch.equal(inpaint(network, image.masked_fill(hole != 0, torch.nan), hole), result)
+    assert torch.equal(inpaint(network, image, torch.zeros_like(hole)), image)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 1), (3, 3), (1, 300), (65, 67), (64, 64)])
+def test_any_size_works(network: PConvUNet, size: tuple[int, int]) -> None:
+    image, hole = torch.rand(1, 3, *size), torch.ones(1, 1, *size)
+    hole[..., 0, 0] = 0
+    result = inpaint(network, image, hole)
+    assert result.isfinite().all()
+    assert torch.equal(result[..., 0, 0], image[..., 0, 0])
+
+
+def test_a_picture_that_is_all_hole_is_refused(network: PConvUNet) -> None:
+    hole = torch.zeros(2, 1, 8, 8)
+    hole[1] = 1
+    with pytest.raises(ValueError, match="covers the whole picture"):
+        inpaint(network, torch.rand(2, 3, 8, 8), hole)
+    with pytest.raises(ValueError, match=r"hole must have shape .*got \(1, 1, 4, 4\)"):
+        inpaint(network, torch.rand(1, 3, 8, 8), torch.zeros(1, 1, 4, 4))
+
+
+def test_what_is_wide() -> None:
+    assert not wide_parts(disc(200, 30) > 0).any()
+    blob = disc(300, 90, (150, 120)) > 0
+    streak = torch.zeros_like(blob)
+    streak[..., 148:156, 200:295] = True
+    wide = wide_parts(blob | streak)
+    assert torch.equal(wide & blob, blob)
+    assert not wide[..., 260:].any()
+    frame = torch.zeros(1, 1, 200, 200, dtype=torch.bool)
+    frame[..., :12] = frame[..., :12, :] = True  # long, not wide
+    assert not wide_parts(frame).any()
+
+
+def test_a_wide_hole_is_filled_from_a_smaller_picture() -> None:
+    image, hole, seen = torch.rand(1, 3, 400, 400), disc(400, 120), []
+
+    def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        seen.append((image.shape[-1], int(hole.sum())))
+        assert not wide_parts(hole > 0).any()
+        return torch.full_like(image, 0.5)
+
+    result = inpaint(network, image, hole)
+    assert [side for side, _ in seen] == [100]
+    assert torch.equal(result[hole.expand_as(image) == 0], image[hole.expand_as(image) == 0])
+
+
+def test_narrow_parts_beside_a_wide_one_are_filled_at_full_size() -> None:
+    image, hole, seen = torch.rand(1, 3, 256, 256), disc(256, 50, (128, 70)), []
+    hole[..., 126:132, 150:250] = 1
+
+    def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        seen.append(hole)
+        return torch.full_like(image, 0.5)
+
+    inpaint(network, image, hole)
+    assert [given.shape[-1] for given in seen] == [128, 256]
+    assert seen[-1][..., 128, 200] == 1
+    assert seen[-1][..., 128, 70] == 0  # known by then
+
+
+def test_large_pictures_go_window_by_window_and_only_where_the_hole_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filling, "HALO", 16)
+    monkeypatch.setattr(filling, "_BLEND", 8)
+    image, hole, seen, told = torch.rand(1, 3, 100, 300), torch.zeros(1, 1, 100, 300), [], []
+    hole[..., 50:54, 10:90] = 1
+
+    def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(image.shape[-2:]))
+        return image.mean((2, 3), keepdim=True).expand_as(image).contiguous()
+
+    inpaint(network, image, hole, tile=40, progress=lambda done, total: told.append((done, total)))
+    assert seen == [(72, 56), (72, 72), (72, 72)]
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_windows_that_agree_give_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filling, "HALO", 16)
+    image, hole = torch.rand(1, 3, 120, 150), some_hole(1, 1, 120, 150)
+
+    def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        return image.masked_fill(hole > 0, 0.25)
+
+    one = inpaint(network, image, hole, tile=999)
+    torch.testing.assert_close(inpaint(network, image, hole, tile=24), one, atol=1e-6, rtol=0)
+
+
+def test_values_beyond_white_reach_into_the_hole() -> None:
+    image, hole = torch.full((1, 3, 64, 64), 4.0), disc(64, 15)
+    image[..., 40:] = -0.5
+
+    def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        assert image.min() >= 0
+        assert image.max() <= 1
+        return image
+
+    result = inpaint(network, image, hole)
+    assert torch.equal(result[hole.expand_as(image) == 0], image[hole.expand_as(image) == 0])
+    assert result[..., 32, 20].min() > 3
+    assert result.min() >= -0.5
+    assert result.max() <= 4

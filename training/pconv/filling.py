@@ -1,0 +1,190 @@
+"""Filling any hole of any picture: wide holes from coarse to fine, large pictures window by window.
+
+The paper fills a picture in one pass of the network, which a hole much wider than those it learnt from, or a picture
+that fills the memory, would overtax. So the parts of a hole that are wide are filled in a picture of half the size,
+itself filled this way, and enlarged; then the network fills the narrow ones. And it sees no more than a window at once.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pconv.edge import EDGE, edge_correction, grow_hole
+from pconv.network import check_image_and_hole
+
+Network = Callable[[Tensor, Tensor], Tensor]
+
+TILE = 768  # px; with its surroundings 1024², for which the compact network takes 0.7 GB
+HALO = 128  # px around a tile: more than the widest hole that is filled in one go
+WIDE = 64  # px; a part of a hole that holds a square of this side is wide
+_GRID = 8  # px, to which the search for wide parts rounds
+_BLEND = 32  # px around a tile over which it fades into the next
+
+
+@torch.inference_mode()
+def inpaint(
+    network: Network,
+    image: Tensor,
+    hole: Tensor,
+    edge: int = EDGE,
+    tile: int = TILE,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """Fill the hole of a picture.
+
+    The network is made for values in [0, 1]: it sees others clamped, and the correction of the hole's edge
+    (`pconv.edge`), which sees them as they are, carries them into the hole.
+
+    Args:
+        network: An inpainting network in eval mode, or what wraps one.
+        image: `(N, 3, H, W)`, sRGB in [0, 1] as a rule; its values under the hole never matter.
+        hole: `(N, 1, H, W)`, 0 = keep, anything else = fill.
+        edge: As for `predict`.
+        tile: Side of what is computed at once in a large picture, its surroundings not counted, px.
+        progress: Called with the windows done and in all, before each and at the end; what it raises ends the work.
+
+    Returns:
+        `(N, 3, H, W)` equal to `image` wherever `hole` is 0, else in [0, 1] or in the range of the known pixels where
+        that is wider.
+
+    Raises:
+        ValueError: Shapes that do not fit, or a picture of the batch that is hole everywhere.
+    """
+    check_image_and_hole(image, hole)
+    if (hole != 0).flatten(1).all(1).any():
+        raise ValueError("the hole covers the whole picture: nothing is left to go by")
+    low, high = _known_range(image, hole)
+    levels = list(_levels(image, hole != 0, edge, tile))
+    total = sum(len(level.windows) for level in levels)
+    count = itertools.count()
+
+    def counted(part: Tensor, grown: Tensor) -> Tensor:
+        progress(next(count), total)
+        return network(part, grown)
+
+    coarse: Tensor | None = None
+    for level in reversed(levels):
+        coarse = _fill_level(counted, level, coarse, edge, low, high)
+    progress(total, total)
+    assert coarse is not None
+    return coarse
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The picture at one size."""
+
+    image: Tensor
+    hole: Tensor  # bool
+    wide: Tensor  # bool, the part of the hole that comes from the next level
+    grown: Tensor  # what the network predicts at this size
+    windows: list[tuple[slice, slice, slice, slice]]  # rows and columns of each tile, and of what it sees
+
+
+def _levels(image: Tensor, hole: Tensor, edge: int, tile: int) -> Iterator[_Level]:
+    """Reduce a picture by 2 until its hole is wide nowhere."""
+    while True:
+        wide = wide_parts(hole)
+        narrow = hole & ~wide
+        # Not into the wide part: what comes from there is known by then.
+        grown = torch.where(wide, 0, grow_hole(narrow, edge)) if narrow.any() else narrow.to(torch.float32)
+        yield _Level(image, hole, wide, grown, list(_windows(grown, tile)))
+        if not wide.any():
+            return
+        known = F.avg_pool2d((~hole).to(image.dtype), 2, ceil_mode=True, count_include_pad=False)
+        small = F.avg_pool2d(image.masked_fill(hole, 0), 2, ceil_mode=True, count_include_pad=False)
+        image, hole = small / known.clamp(min=0.25), known == 0
+
+
+def _fill_level(network: Network, level: _Level, coarse: Tensor | None, edge: int, low: Tensor, high: Tensor) -> Tensor:
+    """Fill the wide parts from the smaller picture, then the narrow ones by the network."""
+    image, hole = level.image, level.hole
+    if coarse is not None:
+        rows, columns = hole.shape[-2:]
+        large = F.interpolate(coarse, scale_factor=2, mode="bicubic")[..., :rows, :columns]
+        large = large + edge_correction(large, image, hole)
+        image = torch.where(level.wide, large.clamp(low, high), image)
+        hole = hole & ~level.wide
+    if not level.windows:
+        return image
+    output = _predict(network, image, level)
+    if edge:
+        output = output + edge_correction(output, image, hole)
+    return torch.where(hole, output.clamp(low, high).to(image.dtype), image)
+
+
+def _predict(network: Network, image: Tensor, level: _Level) -> Tensor:
+    """Let the network see window by window; where two overlap they fade into each other. Elsewhere: the image."""
+    if len(level.windows) == 1 and level.grown[(..., *level.windows[0][2:])].shape == level.grown.shape:
+        return network(image.clamp(0, 1), level.grown)
+    total, weight = torch.zeros_like(image, dtype=torch.float32), torch.zeros_like(level.grown)
+    for rows, columns, seen_rows, seen_columns in level.windows:
+        seen = (..., seen_rows, seen_columns)
+        part = network(image[seen].clamp(0, 1), level.grown[seen])
+        fade = _fade(rows, seen_rows, image)[:, None] * _fade(columns, seen_columns, image)
+        total[seen] += part * fade
+        weight[seen] += fade
+    return torch.where(weight > 0, total / weight, image)
+
+
+def _windows(grown: Tensor, tile: int) -> Iterator[tuple[slice, slice, slice, slice]]:
+    """Cut a picture into tiles with surroundings; those without a hole are left out. A small picture is one window."""
+    height, width = grown.shape[-2:]
+    if max(height, width) <= tile + 2 * HALO:
+        if grown.any():
+            yield slice(0, height), slice(0, width), slice(0, height), slice(0, width)
+        return
+    for top, left in itertools.product(range(0, height, tile), range(0, width, tile)):
+        rows, columns = slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
+        if grown[..., rows, columns].any():
+            seen_rows = slice(max(0, top - HALO), min(rows.stop + HALO, height))
+            seen_columns = slice(max(0, left - HALO), min(columns.stop + HALO, width))
+            yield rows, columns, seen_rows, seen_columns
+
+
+def _fade(inner: slice, seen: slice, image: Tensor) -> Tensor:
+    """Weights along one side of a window: 1 in the tile, falling to 0 within `_BLEND` px outside."""
+    place = torch.arange(seen.start, seen.stop, device=image.device, dtype=torch.float32)
+    outside = torch.maximum(inner.start - place, place - (inner.stop - 1)).clamp(min=0)
+    return (1 - outside / (_BLEND + 1)).clamp(min=0)
+
+
+def wide_parts(hole: Tensor) -> Tensor:
+    """Find the parts of a hole that are wider than `WIDE` px: its opening by a square, on a coarse grid.
+
+    Args:
+        hole: `(N, 1, H, W)` bool.
+
+    Returns:
+        `(N, 1, H, W)` bool, within the hole.
+    """
+    if min(hole.shape[-2:]) < WIDE:  # a square at the border may reach beyond it
+        padded = hole.new_ones(*hole.shape[:2], *(max(WIDE, side) for side in hole.shape[-2:]))
+        padded[..., : hole.shape[-2], : hole.shape[-1]] = hole
+        return wide_parts(padded)[..., : hole.shape[-2], : hole.shape[-1]] & hole
+    solid = _smallest(hole.to(torch.float32), _GRID, _GRID)
+    side = WIDE // _GRID - 1  # a square that falls off the grid holds one cell less
+    if not solid.any() or min(solid.shape[-2:]) < side:
+        return torch.zeros_like(hole)
+    squares = F.pad(_smallest(solid, side, 1), (side - 1,) * 4)
+    opened = F.max_pool2d(squares, side, 1)
+    if not opened.any():
+        return torch.zeros_like(hole)
+    cells = F.max_pool2d(opened, 2 * (side // 2) + 1, 1, side // 2)  # the rim of a round part belongs to it
+    large = cells.repeat_interleave(_GRID, -2).repeat_interleave(_GRID, -1)
+    large = F.pad(large, (0, hole.shape[-1] - large.shape[-1], 0, hole.shape[-2] - large.shape[-2]), mode="replicate")
+    return hole & (large > 0)
+
+
+def _smallest(values: Tensor, size: int, stride: int) -> Tensor:
+    return -F.max_pool2d(-values, size, stride)
+
+
+def _known_range(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+    """The range of known values of each picture, at least [0, 1]; each `(N, 1, 1, 1)`."""
+    known = image.masked_fill(hole != 0, 0)  # 0 is in the range anyway
+    return known.amin((1, 2, 3), keepdim=True).clamp(max=0), known.amax((1, 2, 3), keepdim=True).clamp(min=1)
