@@ -7,8 +7,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pconv import PConvUNet, fold_batch_norm, inpaint, load_checkpoint, upscale_tiles
-from pconv_api.geometry import Box
+from pconv import PConvUNet, add_texture, fold_batch_norm, inpaint, load_checkpoint, upscale_tiles
+from pconv_api import Box, Texture
 from torch import Tensor
 
 from pconv_server.devices import Device, choose_devices
@@ -49,6 +49,7 @@ class Engine:
         model: str = "",
         progress: Progress = _no_progress,
         box: Box | None = None,
+        texture: Texture = Texture.PHOTO,
     ) -> Array:
         """Fill the hole of a picture, or of a box of one.
 
@@ -56,8 +57,9 @@ class Engine:
             image: `(H, W, 1 or 3)`, uint8, uint16 or float32, sRGB-encoded; its values under the hole never matter.
             hole: `(H, W)`, True = fill.
             model: Name of a model; empty: the default.
-            progress: Called after each stage of the network.
+            progress: Called after each stage of the network, and many times while texture is added.
             box: Where the array lies in the picture, for messages.
+            texture: Where it comes from; nothing beyond `image` is ever copied.
 
         Returns:
             A copy of `image`, filled in the hole and the same bytes elsewhere.
@@ -80,14 +82,21 @@ class Engine:
             )
         network = self._network(entry)
         stages, done = len(network.encoder) + len(network.decoder), 0
+        share = 1.0 if texture == Texture.NETWORK else 0.5  # of the network in the time: half, roughly
 
         def stage_done() -> None:
             nonlocal done
-            progress(done / stages)
+            progress(share * done / stages)
             done += 1
 
+        def restore() -> Tensor:
+            filled = inpaint(network, pixels, mask)
+            if texture == Texture.NETWORK:
+                return filled
+            return add_texture(filled, mask, on_step=lambda fraction: progress(share + (1 - share) * fraction))
+
         pixels, mask = self._input(image), torch.from_numpy(hole).to(self.device.name, torch.float32)[None, None]
-        filled = self._compute(lambda: inpaint(network, pixels, mask), stage_done)
+        filled = self._compute(restore, stage_done)
         result[hole] = to_samples(filled, image.shape[2], image.dtype)[hole]
         progress(1.0)
         return result

@@ -25,14 +25,14 @@ RADIUS = 2  # px; patches have 5 × 5
 COARSEST = 96  # px; the pyramid ends with the first level that has no longer side than this
 SEARCH_AREA = 1 << 20  # px of a level that is searched; a larger one only takes over what coarser ones found
 MIN_SOURCES = 64  # patches; a picture that has fewer to offer keeps the network's fill
-ROUNDS = (1, 4, 8)  # of search and vote: at full resolution, at half, at all that is coarser
+ROUNDS = (2, 4, 8)  # of search and vote: at full resolution, at half, at all that is coarser
 FIRST_SWEEPS = 4  # of the first search, which starts anywhere; 1 later
 FIRST_SIGMA = 1.0  # px of the coarsest level, of the blur of the first search
 GUIDE_SIGMA = 2.0  # px of any level
 GUIDE_WEIGHT = 0.5  # of the blurred fill, against 1 of a patch
 HOLE_WEIGHT = 0.3  # of a filled pixel in a comparison, against 1 of a known one
-FINE_REACH = 8  # px of the random search at full resolution
-TOLERANCE = 0.02  # distance at which a patch's vote counts 1/√e
+REACH = (8, 32, 1 << 14)  # px of the random search, at the same; at most the picture
+TOLERANCE = 0.01  # distance at which a patch's vote counts 1/√e
 VOTE_SIGMA, LAST_SIGMA = 1.0, 0.6  # px; how far from its centre a patch votes; less for the result, to stay sharp
 
 _OFFSETS = [(dy, dx) for dy in range(-RADIUS, RADIUS + 1) for dx in range(-RADIUS, RADIUS + 1)]
@@ -264,9 +264,9 @@ def _pyramid(picture: Tensor, hole: Tensor) -> list[_Level]:
         filled = (known < (0.5 if len(level.picture) <= SEARCH_AREA else 1)).to(picture.dtype)
         picture = torch.where(filled > 0, F.avg_pool2d(picture, 2, ceil_mode=True), mean)
     for index, level in enumerate(levels):
-        coarsest = index == len(levels) - 1
-        level.rounds = ROUNDS[-1 if coarsest else min(index, len(ROUNDS) - 1)]
-        level.reach = max(level.width, len(level.picture) // level.width) if index or coarsest else FINE_REACH
+        kind = -1 if level is levels[-1] else min(index, 2)
+        level.rounds = ROUNDS[kind]
+        level.reach = min(REACH[kind], max(level.width, len(level.picture) // level.width))
         if len(level.picture) > SEARCH_AREA:
             level.rounds = 0
     return levels if levels and levels[-1].rounds else []
