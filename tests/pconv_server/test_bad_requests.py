@@ -136,6 +136,12 @@ def test_requests_that_do_not_fit(client, messages, sentences):
         send(client, messages)
 
 
+def test_texture_is_an_option_of_inpaint_alone(client):
+    assert list(client.info().options) == ["texture"]
+    with refused(INVALID, "unknown option texture", "knows none here"):
+        send(client, [header(options={"texture": "photo"})], "Upscale")
+
+
 def test_upscale_takes_one_box(client):
     boxes = [pb.Box(width=5, height=5)] * 2
     with refused(INVALID, "Upscale takes one box, got 2"):

@@ -8,6 +8,7 @@ from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_api import Box, Texture
 from pconv_server.devices import Device
 from pconv_server.engine import Engine
+from pconv_server.errors import CancelledJobError
 from pconv_server.models import ModelFolder
 from pconv_server.rasters import decode_hole, decode_image, encode_hole, encode_image, split, to_samples, to_tensor
 from serving import blob, picture
@@ -78,6 +79,23 @@ def test_progress_rises_to_one(client):
     assert seen[-1] == 1
     assert client.last.model == "inpaint"
     assert client.finished.compute_seconds > 0
+
+
+def test_texture_can_be_cancelled_and_its_progress_counts(engine):
+    seen = {}
+    for texture in Texture:
+        seen[texture] = []
+        engine.inpaint(picture(), blob(), "", seen[texture].append, texture=texture)
+        assert seen[texture] == sorted(seen[texture])
+        assert seen[texture][-1] == 1
+    assert len(seen[Texture.PHOTO]) > len(seen[Texture.NETWORK]) + 20
+
+    def cancel(fraction):
+        if fraction > 0.7:
+            raise CancelledJobError
+
+    with pytest.raises(CancelledJobError):
+        engine.inpaint(picture(), blob(), "", cancel, texture=Texture.PHOTO)
 
 
 def test_a_hole_for_upscaling_is_unknown_to_the_network(client):
