@@ -3,7 +3,7 @@
 `pconv_api.v1.pconv_pb2` and `pconv_pb2_grpc` are generated from the proto beside them (`python hatch_build.py`).
 """
 
-from enum import StrEnum
+from enum import Enum
 
 from pconv_api.geometry import Box, Job, context_box, islands, plan_jobs
 
@@ -11,7 +11,7 @@ PROTOCOL_VERSION = 1  # raised by a change that an older client or server would 
 DEFAULT_PORT = 50451  # on 127.0.0.1
 
 
-class Texture(StrEnum):
+class Texture(str, Enum):  # noqa: UP042 # the Python of a GIMP may be 3.10, without StrEnum
     """Where the texture of a fill comes from: values of the option `texture` of Inpaint; the first is the default."""
 
     PHOTO = "photo"  # copied from the surroundings, guided by the network's fill

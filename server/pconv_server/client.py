@@ -93,7 +93,7 @@ class Client:
         Raises:
             grpc.RpcError: With the status and message of the contract.
         """
-        requests = job_requests(size, parts, model, {"texture": str(texture)})
+        requests = job_requests(size, parts, model, {"texture": texture.value})
         call = self._stub.Inpaint(requests, timeout=timeout, metadata=self._metadata)
         rasters = [bytearray() for _ in parts]
         for band in self._bands(call, progress):

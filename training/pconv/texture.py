@@ -52,8 +52,8 @@ def add_texture(
         on_step: Called with the finished fraction, never falling, many times a second; what it raises ends the work.
 
     Returns:
-        `(N, 3, H, W)` in the range of `filled`, and equal to it wherever `hole` is 0, and everywhere if the surroundings of the hole
-        have fewer than `MIN_SOURCES` patches to offer.
+        `(N, 3, H, W)` in the range of `filled`, equal to it wherever `hole` is 0, and everywhere if the surroundings of
+        the hole have fewer than `MIN_SOURCES` patches to offer.
 
     Raises:
         ValueError: Shapes that do not fit.
