@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from bench import network, sizes, training, transport
+from bench import network, sizes, texture, training, transport
 from bench.measure import Row
 
 SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {
     "network": network.rows,
+    "texture": texture.rows,
     "training": training.rows,
     "transport": transport.rows,
     "sizes": sizes.rows,

@@ -1,6 +1,6 @@
 """A client of the contract for `pconv`, the demo and the tests: blocking, arrays in, arrays out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
-from pconv_api import PROTOCOL_VERSION, Box
+from pconv_api import PROTOCOL_VERSION, Box, Texture
 from pconv_api.v1 import pconv_pb2 as pb
 from pconv_api.v1 import pconv_pb2_grpc
 
@@ -75,6 +75,7 @@ class Client:
         model: str = "",
         progress: Callable[[float], None] = lambda _: None,
         timeout: float | None = None,
+        texture: Texture = Texture.PHOTO,
     ) -> list[Array]:
         """Fill boxes of a picture.
 
@@ -84,6 +85,7 @@ class Client:
             model: Name; empty: the default.
             progress: Called with the fraction done.
             timeout: Seconds for all of it; None: no limit.
+            texture: Where it comes from.
 
         Returns:
             The filled pixels of each box.
@@ -91,7 +93,8 @@ class Client:
         Raises:
             grpc.RpcError: With the status and message of the contract.
         """
-        call = self._stub.Inpaint(job_requests(size, parts, model), timeout=timeout, metadata=self._metadata)
+        requests = job_requests(size, parts, model, {"texture": texture.value})
+        call = self._stub.Inpaint(requests, timeout=timeout, metadata=self._metadata)
         rasters = [bytearray() for _ in parts]
         for band in self._bands(call, progress):
             rasters[band.box] += band.image
@@ -143,12 +146,14 @@ class Client:
             call.cancel()  # does nothing after the end; before it, frees the worker
 
 
-def job_requests(size: tuple[int, int], parts: Sequence[Part], model: str) -> Iterator[pb.JobRequest]:
-    """The messages of a request; arguments as for `Client.inpaint`."""
+def job_requests(
+    size: tuple[int, int], parts: Sequence[Part], model: str, options: Mapping[str, str] | None = None
+) -> Iterator[pb.JobRequest]:
+    """The messages of a request; arguments as for `Client.inpaint`, `options` as in the contract."""
     image = parts[0][1]
     picture = pb.Picture(width=size[0], height=size[1], channels=image.shape[2], format=pixel_format(image))  # type: ignore[arg-type] # the enum's stub
     boxes = [pb.Box(x=box.x, y=box.y, width=box.width, height=box.height) for box, _, _ in parts]
-    header = pb.Header(protocol_version=PROTOCOL_VERSION, model=model, picture=picture, boxes=boxes)
+    header = pb.Header(protocol_version=PROTOCOL_VERSION, model=model, picture=picture, boxes=boxes, options=options)
     yield pb.JobRequest(header=header)
     for index, (_, pixels, hole) in enumerate(parts):
         for piece in split(encode_image(pixels)):

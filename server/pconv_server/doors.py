@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pconv_api.geometry import Box, plan_jobs
+from pconv_api import Box, Texture, plan_jobs
 from PIL import Image
 
 from pconv_server.client import Client, explained
@@ -24,7 +24,9 @@ Part = tuple[Box, Array, "NDArray[np.bool_] | None"]
 class Door(Protocol):
     """Where pictures go in and come out."""
 
-    def inpaint(self, size: tuple[int, int], parts: Sequence[Part], model: str, progress: Progress) -> list[Array]:
+    def inpaint(
+        self, size: tuple[int, int], parts: Sequence[Part], model: str, progress: Progress, texture: Texture
+    ) -> list[Array]:
         """Fill boxes of a picture of `size` (width, height)."""
 
     def upscale(self, image: Array, hole: NDArray[np.bool_] | None, model: str, progress: Progress) -> Iterator[Array]:
@@ -37,10 +39,12 @@ class ServerDoor:
     def __init__(self, client: Client) -> None:
         self.client = client
 
-    def inpaint(self, size: tuple[int, int], parts: Sequence[Part], model: str, progress: Progress) -> list[Array]:
+    def inpaint(
+        self, size: tuple[int, int], parts: Sequence[Part], model: str, progress: Progress, texture: Texture
+    ) -> list[Array]:
         """As `Door.inpaint`; raises RuntimeError with the server's sentence."""
         with explained():
-            return self.client.inpaint(size, parts, model, progress)
+            return self.client.inpaint(size, parts, model, progress, texture=texture)
 
     def upscale(self, image: Array, hole: NDArray[np.bool_] | None, model: str, progress: Progress) -> Iterator[Array]:
         """As `Door.upscale`; raises RuntimeError with the server's sentence."""
@@ -54,7 +58,9 @@ class ProcessDoor:
     def __init__(self, engine: "Engine") -> None:
         self.engine = engine
 
-    def inpaint(self, size: tuple[int, int], parts: Sequence[Part], model: str, progress: Progress) -> list[Array]:
+    def inpaint(
+        self, size: tuple[int, int], parts: Sequence[Part], model: str, progress: Progress, texture: Texture
+    ) -> list[Array]:
         """As `Door.inpaint`."""
         total, done, filled = sum(box.area for box, _, _ in parts), 0, []
         for box, image, hole in parts:
@@ -63,7 +69,7 @@ class ProcessDoor:
             def part_progress(fraction: float, done: int = done, area: int = box.area) -> None:
                 progress((done + fraction * area) / total)
 
-            filled.append(self.engine.inpaint(image, hole, model, part_progress, box))
+            filled.append(self.engine.inpaint(image, hole, model, part_progress, box, texture))
             done += box.area
         return filled
 
@@ -73,7 +79,13 @@ class ProcessDoor:
 
 
 def fill(
-    door: Door, photo: Photo, hole: NDArray[np.bool_], model: str, margin: int | None, progress: Progress
+    door: Door,
+    photo: Photo,
+    hole: NDArray[np.bool_],
+    model: str,
+    margin: int | None,
+    progress: Progress,
+    texture: Texture = Texture.PHOTO,
 ) -> Photo:
     """Fill the hole of a photo.
 
@@ -84,6 +96,7 @@ def fill(
         model: Name; empty: the default.
         margin: Context around the hole, px; None: by the size of the hole.
         progress: Called with the fraction done.
+        texture: Where it comes from.
 
     Returns:
         The photo, the same bytes outside the hole.
@@ -94,7 +107,7 @@ def fill(
         return photo
     parts = [(job.context, _cut(photo.pixels, job.context), _cut(hole, job.context)) for job in jobs]
     pixels = photo.pixels.copy()
-    for job, filled in zip(jobs, door.inpaint(photo.size, parts, model, progress), strict=True):
+    for job, filled in zip(jobs, door.inpaint(photo.size, parts, model, progress, texture), strict=True):
         target, context = job.target, job.context
         inner = Box(target.x - context.x, target.y - context.y, target.width, target.height)
         mine = _view(hole, target)

@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pconv import PConvUNet, filling, fold_batch_norm, inpaint, load_checkpoint, tiles
-from pconv_api.geometry import Box
+from pconv import PConvUNet, add_texture, filling, fold_batch_norm, inpaint, load_checkpoint, tiles
+from pconv_api import Box, Texture
 from torch import Tensor
 
 from pconv_server.devices import Device, choose_devices
@@ -60,6 +60,7 @@ class Engine:
         model: str = "",
         progress: Progress = _no_progress,
         box: Box | None = None,
+        texture: Texture = Texture.PHOTO,
     ) -> Array:
         """Fill the hole of a picture, or of a box of one.
 
@@ -67,8 +68,9 @@ class Engine:
             image: `(H, W, 1 or 3)`, uint8, uint16 or float32, sRGB-encoded; its values under the hole never matter.
             hole: `(H, W)`, True = fill.
             model: Name of a model; empty: the default.
-            progress: Called after each stage of the network.
+            progress: Called after each stage of the network, and many times while texture is added.
             box: Where the array lies in the picture, for messages.
+            texture: Where it comes from; nothing beyond `image` is ever copied.
 
         Returns:
             A copy of `image`, filled in the hole and the same bytes elsewhere.
@@ -90,12 +92,17 @@ class Engine:
                 f"the hole covers all {box.width} × {box.height} px at ({box.x}, {box.y}): nothing is left to go by; "
                 "expected known pixels around it"
             )
+        share = 1.0 if texture == Texture.NETWORK else 0.5  # of the network in the time: half, roughly
+        rising = _rising(progress)
 
         def attempt(network: CarefulNetwork, plan: Plan) -> Tensor:
-            now = Stages(network.network, progress)
+            now = Stages(network.network, lambda fraction: rising(share * fraction))
             self._stage_done = now.stage_done
             pixels, mask = _input(image, plan.device), _mask(hole, plan.device)
-            return inpaint(network, pixels, mask, tile=plan.tile, progress=now.window).cpu()
+            filled = inpaint(network, pixels, mask, tile=plan.tile, progress=now.window)
+            if texture == Texture.PHOTO:
+                filled = add_texture(filled, mask, on_step=lambda fraction: rising(share + (1 - share) * fraction))
+            return filled.cpu()
 
         plan = self._plan(entry, filling.TILE, 2 * filling.HALO, 1)
         plan.tile = min(plan.tile, max(box.width, box.height))  # a larger one would be the same
@@ -237,6 +244,18 @@ class Stages:
 
 def _nothing() -> None:
     pass
+
+
+def _rising(progress: Progress) -> Progress:
+    """Keep a fraction from falling when work begins again in other tiles."""
+    most = 0.0
+
+    def told(fraction: float) -> None:
+        nonlocal most
+        most = max(most, fraction)
+        progress(most)
+
+    return told
 
 
 def _input(image: Array, device: Device) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from pconv_api import Texture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +37,10 @@ def inpaint(
         typer.Option(help="What to fill: a mask file (white) or a folder of them, 'alpha' (transparent), or X,Y,W,H."),
     ],
     context: Annotated[int | None, typer.Option(min=1, help="Pixels around the hole that the network sees.")] = None,
+    texture: Annotated[
+        Texture,
+        typer.Option(help="photo = copied from the photograph, guided by the network; network = nothing added."),
+    ] = Texture.PHOTO,
     model: ModelName = "",
     force: Force = False,
     server: Server = "",
@@ -46,7 +51,7 @@ def inpaint(
     from pconv_server.doors import fill
 
     def work(door: "Door", photo: "Photo", source: Path, progress: "Progress") -> "Photo":
-        return fill(door, photo, _find_hole(hole, photo, source), model, context, progress)
+        return fill(door, photo, _find_hole(hole, photo, source), model, context, progress, texture)
 
     _run(photos, output, force, work, lambda: _open_door(server, in_process, models))
 

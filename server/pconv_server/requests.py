@@ -1,17 +1,18 @@
 """A request as it comes in: what a header may say, and rasters that fill up band by band."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pconv_api import PROTOCOL_VERSION, Box
+from pconv_api import PROTOCOL_VERSION, Box, Texture
 from pconv_api.v1 import pconv_pb2 as pb
 
 from pconv_server.errors import LimitError, ProtocolError, RequestError
 from pconv_server.rasters import BAND_BYTES, DTYPES, Array, decode_hole, decode_image
 
 MAX_BOXES = 4096
-OPTIONS: frozenset[str] = frozenset()  # names that Header.options may have
+OPTIONS = {"texture": tuple(Texture)}  # names that Header.options may have, of Inpaint, and their values
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Upload:
 
     def __init__(self, header: pb.Header, limits: Limits, with_hole: bool) -> None:
         check_version(header.protocol_version)
-        check_options(dict(header.options))
+        check_options(dict(header.options), OPTIONS if with_hole else {})
         picture = header.picture
         if picture.format not in DTYPES:
             known = ", ".join(pb.PixelFormat.Name(number) for number in DTYPES)
@@ -114,6 +115,11 @@ class Upload:
             if got[1] != wanted[1] and (self.with_hole or got[1]):
                 raise RequestError(f"the hole of box {index} ended after {got[1]} bytes: expected {wanted[1]}")
 
+    @property
+    def texture(self) -> Texture:
+        """Where the texture of the fill comes from."""
+        return Texture(self.header.options.get("texture", Texture.PHOTO))
+
     def image(self, index: int) -> Array:
         """The picture of a box, `(height, width, channels)`."""
         box = self.boxes[index]
@@ -134,11 +140,14 @@ def check_version(version: int) -> None:
         )
 
 
-def check_options(options: dict[str, str]) -> None:
+def check_options(options: dict[str, str], known: Mapping[str, Sequence[str]]) -> None:
     """Refuse options that this server does not know: it would not do what the caller expects."""
-    if unknown := sorted(options.keys() - OPTIONS):
-        known = ", ".join(sorted(OPTIONS)) or "none"
-        raise RequestError(f"unknown option {', '.join(unknown)}: this server knows {known}")
+    if unknown := sorted(options.keys() - known.keys()):
+        names = ", ".join(sorted(known)) or "none"
+        raise RequestError(f"unknown option {', '.join(unknown)}: this server knows {names} here")
+    for name, value in options.items():
+        if value not in known[name]:
+            raise RequestError(f"option {name} is {value!r}: expected one of {', '.join(known[name])}")
 
 
 def check_boxes(boxes: list[Box], picture: pb.Picture, limits: Limits) -> None:

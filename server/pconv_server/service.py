@@ -167,7 +167,7 @@ class Inpainting:
             def progress(fraction: float, done: int = done, area: int = box.area) -> None:
                 job.progress((done + fraction * area) / upload.pixels)
 
-            filled.append(engine.inpaint(upload.image(index), hole, self.entry.name, progress, box))
+            filled.append(engine.inpaint(upload.image(index), hole, self.entry.name, progress, box, upload.texture))
             done += box.area
         job.send("result", result_message(engine, self.entry, upload.boxes, upload.picture))
         for index, samples in enumerate(filled):

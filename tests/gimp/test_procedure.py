@@ -82,7 +82,7 @@ class SlowEngine(Engine):
 
     busy = ended = 0
 
-    def inpaint(self, image, hole, model="", progress=lambda _: None, box=None):
+    def inpaint(self, image, hole, model="", progress=lambda _: None, *rest):
         self.busy += 1
         try:
             while True:

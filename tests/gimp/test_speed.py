@@ -25,10 +25,10 @@ class TimedEngine(Engine):
 
     seconds = pixels = 0
 
-    def inpaint(self, image, hole, model="", progress=lambda _: None, box=None):
+    def inpaint(self, image, hole, model="", progress=lambda _: None, *rest):
         start = time.perf_counter()
         try:
-            return super().inpaint(image, hole, model, progress, box)
+            return super().inpaint(image, hole, model, progress, *rest)
         finally:
             self.seconds, self.pixels = time.perf_counter() - start, hole.size
 

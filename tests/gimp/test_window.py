@@ -37,7 +37,7 @@ class WindowEngine(Engine):
 
     folder = Path()
 
-    def inpaint(self, image, hole, model="", progress=lambda _: None, box=None):
+    def inpaint(self, image, hole, model="", progress=lambda _: None, *rest):
         if (self.folder / "slow").exists():
             (self.folder / "busy").touch()
             try:
@@ -46,7 +46,7 @@ class WindowEngine(Engine):
                     time.sleep(0.02)
             finally:
                 (self.folder / "busy").unlink()
-        return super().inpaint(image, hole, model, progress, box)
+        return super().inpaint(image, hole, model, progress, *rest)
 
 
 @pytest.fixture(scope="module")

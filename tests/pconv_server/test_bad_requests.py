@@ -126,13 +126,20 @@ def test_numbers_that_are_none(client, value):
         ([header(boxes=[pb.Box(x=50, y=0, width=7, height=1)])], [r"box 0 is 7 × 1 px at \(50, 0\)", "56 × 40"]),
         ([header(boxes=[pb.Box(x=4294967295, y=4294967295, width=4294967295, height=1)])], ["box 0 is 4294967295"]),
         ([header(boxes=[pb.Box()])], ["box 0 is 0 × 0", "at least 1 × 1"]),
-        ([header(options={"texture": "more"})], ["unknown option texture", "this server knows none"]),
+        ([header(options={"structure": "more"})], ["unknown option structure", "this server knows texture"]),
+        ([header(options={"texture": "more"})], ["texture is 'more'", "expected one of photo, network"]),
         ([header(model="upscale")], ["'upscale' was trained to upscale, expected one to inpaint"]),
     ],
 )
 def test_requests_that_do_not_fit(client, messages, sentences):
     with refused(INVALID, *sentences):
         send(client, messages)
+
+
+def test_texture_is_an_option_of_inpaint_alone(client):
+    assert list(client.info().options) == ["texture"]
+    with refused(INVALID, "unknown option texture", "knows none here"):
+        send(client, [header(options={"texture": "photo"})], "Upscale")
 
 
 def test_upscale_takes_one_box(client):

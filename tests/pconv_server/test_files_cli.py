@@ -59,6 +59,22 @@ def test_the_same_bytes_through_a_server_and_in_this_process(run, server, tmp_pa
     assert after.pixels[~blob()].tobytes() == photo.pixels[~blob()].tobytes()
 
 
+def test_texture_may_be_the_network_s_alone(run, server, tmp_path):
+    write_connection(Connection(server["address"], TOKEN))
+    for texture in ("photo", "network"):
+        command = ["inpaint", "photo.png", "--hole", "mask.png", "--texture", texture]
+        fine(run(*command, "-o", f"{texture}-texture.png"))
+        fine(run(*command, "-o", "there.png", "--force", local=False))
+        assert (tmp_path / f"{texture}-texture.png").read_bytes() == (tmp_path / "there.png").read_bytes()
+    fine(run("inpaint", "photo.png", "--hole", "mask.png", "-o", "default.png"))
+    first, second, default = (
+        read_photo_pixels(f"{name}.png") for name in ("photo-texture", "network-texture", "default")
+    )
+    assert np.array_equal(default, first)
+    assert (first[blob()] != second[blob()]).any()
+    assert np.array_equal(first[~blob()], second[~blob()])
+
+
 def test_upscale_is_four_times_as_large_and_keeps_print_size(run, tmp_path):
     Image.fromarray(picture()).save("dpi.png", dpi=(100, 100))
     fine(run("upscale", "dpi.png", "-o", "large.png"))

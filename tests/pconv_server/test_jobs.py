@@ -33,14 +33,14 @@ class StepEngine(Engine):
         super().__init__(*arguments)
         self.go, self.order, self.busy = threading.Event(), [], 0
 
-    def inpaint(self, image, hole, model="", progress=lambda _: None, box=None):
+    def inpaint(self, image, hole, model="", progress=lambda _: None, *more):
         self.order.append(int(image[0, 0, 0]))
         self.busy += 1
         try:
             while not self.go.is_set():
                 progress(0.5)
                 time.sleep(0.01)
-            return super().inpaint(image, hole, model, progress, box)
+            return super().inpaint(image, hole, model, progress, *more)
         finally:
             self.busy -= 1
 

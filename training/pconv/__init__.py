@@ -12,6 +12,7 @@ from pconv.filling import inpaint
 from pconv.layers import PartialConv2d
 from pconv.network import PConvUNet, PConvUNetConfig, fold_batch_norm
 from pconv.operations import composite, place_pixels, upscale
+from pconv.texture import add_texture
 from pconv.tiles import upscale_tiles
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "PConvUNet",
     "PConvUNetConfig",
     "PartialConv2d",
+    "add_texture",
     "composite",
     "describe_checkpoint",
     "fold_batch_norm",

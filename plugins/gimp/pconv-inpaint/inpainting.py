@@ -21,6 +21,7 @@ class Settings(NamedTuple):
     """What the user can choose."""
 
     output: str = "layer"  # "layer", "new" or "new-mask"
+    texture: str = "photo"  # or "network"
     grow: int = 0  # px
     feather: float = 0.0  # px
     context: int = 0  # px around the hole; 0: by the size of the hole
@@ -30,7 +31,7 @@ class Settings(NamedTuple):
     @property
     def options(self) -> "dict[str, str]":
         """What goes to the server by name; a server that does not know a name refuses."""
-        return {}
+        return {"texture": self.texture}
 
 
 class Plan(NamedTuple):

@@ -75,6 +75,14 @@ def describe_inpaint(procedure: Any) -> None:
         ("new", "New layer", "Leave the layer as it is, and put the fill on a new one above it"),
         ("new-mask", "New layer with mask", "The same, with the selection as layer mask, for edges to be refined"),
     )
+    add_choice(
+        procedure,
+        "texture",
+        "_Texture",
+        "Where the texture of the fill comes from",
+        ("photo", "From the photo", "Copied from the surroundings, guided by the network"),
+        ("network", "Network only", "The network's own: softer, nothing is copied"),
+    )
     procedure.add_int_argument(
         "grow", "_Grow selection", "Pixels by which the selection is grown before it is filled", 0, 500, 0, WRITABLE
     )

@@ -140,9 +140,9 @@ def test_checkpoints_through_the_command_line(photos, tmp_path):
     assert found["costs"]["one"]["peak_mib"] > found["costs"]["mean color"]["peak_mib"]
     page = (output / "report.html").read_text()
     assert {"examples.jpg", "worst-0.jpg", "dilation.jpg", "ablation.jpg"} <= {path.name for path in output.iterdir()}
-    assert page.count("<figure>") == 5
+    assert page.count("<figure>") == 7
     with Image.open(output / "ablation.jpg") as sheet:
-        assert sheet.width > 4 * 256  # input, both checkpoints, truth
+        assert sheet.width > 6 * 256  # input, both checkpoints with and without texture, truth
     assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
 
 

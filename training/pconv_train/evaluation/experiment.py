@@ -1,17 +1,18 @@
 """One evaluation from its options to its report."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from pconv import describe_checkpoint
+from pconv import describe_checkpoint, texture
 
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.figures import Gallery, draw_figures
 from pconv_train.evaluation.measure import metrics
-from pconv_train.evaluation.methods import RIVALS, Machine, Method, rival
+from pconv_train.evaluation.methods import CHECKPOINT, OURS, RIVALS, TEXTURED, Machine, Method, rival
 from pconv_train.evaluation.pairs import Pair, choose_photos, dilation_pairs, inpaint_pairs, upscale_pairs
 from pconv_train.evaluation.perceptual import Perceptual, load_inception, load_perceptual
 from pconv_train.evaluation.report import markdown_table, write_report
@@ -63,7 +64,7 @@ def evaluate(experiment: Experiment) -> str:
         print(f"no perceptual distance: {perceptual}", flush=True)
     inception = load_inception(experiment.machine.device) if experiment.task == "inpaint" else ""
     distances = [distance for distance in (perceptual, inception) if isinstance(distance, Perceptual)]
-    ours = [method for method in methods if method.kind == "checkpoint"]
+    ours = [method for method in methods if method.kind in OURS]
     tasks: list[tuple[Method, Pair]] = [(method, pair) for pair in pairs for method in methods]
     tasks += [(method, pair) for pair in study for method in ours or methods]
     seconds = None if experiment.minutes is None else 60 * experiment.minutes
@@ -90,7 +91,10 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         info = describe_checkpoint(path)
         if info.task != experiment.task:
             raise ConfigError(f"{path} is for the task {info.task!r}, not {experiment.task!r}")
-        methods.append(Method(name, "checkpoint", path, f"checkpoint sha256 {info.sha256}"))
+        methods.append(Method(name, CHECKPOINT, path, f"checkpoint sha256 {info.sha256}"))
+        if experiment.task == "inpaint":
+            code = hashlib.sha256(Path(str(texture.__file__)).read_bytes()).hexdigest()
+            methods.append(Method(f"{name} + texture", TEXTURED, path, f"{methods[-1].identity}, texture.py {code}"))
     for name, command in map(_split, experiment.commands):
         methods.append(Method(name, "command", command, f"command {command}"))
     rivals = RIVALS[experiment.task]
@@ -152,7 +156,7 @@ def _report(
     numbers["size"] = experiment.side if experiment.task == "inpaint" else None
     numbers["machine"] = _describe(experiment.machine)
     names = numbers["measured"]
-    checkpoints = [method.name for method in methods if method.kind == "checkpoint" and method.name in names]
+    checkpoints = [method.name for method in methods if method.kind in OURS and method.name in names]
     gallery = Gallery(experiment.output, outcome, names, checkpoints)
     shown, grown = ([p for p in found if any((n, p) in outcome.records for n in names)] for found in (pairs, study))
     path = write_report(experiment.output, numbers, draw_figures(gallery, shown, grown, judged))

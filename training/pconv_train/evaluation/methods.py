@@ -23,6 +23,9 @@ Restore = Callable[[Picture, Hole | None], Picture]
 
 FACTOR = 4  # of the enlargement; K of §5.2
 PATCH_RADIUS = 3  # PatchMatch compares 7×7 px
+CHECKPOINT = "checkpoint"
+TEXTURED = "checkpoint + texture"  # the network's fill with texture from the photograph, as the server gives it
+OURS = (CHECKPOINT, TEXTURED)
 
 
 class MethodError(RuntimeError):
@@ -35,7 +38,7 @@ class Method:
 
     name: str
     kind: str  # a key of BUILDERS
-    argument: str = ""  # path of the checkpoint, or the command
+    argument: str = ""  # path of the checkpoint (with or without texture), or the command
     identity: str = ""  # what its results depend on: sha256, version of a library, command
 
 
@@ -50,7 +53,7 @@ class Machine:
 
 def _checkpoint(method: Method, machine: Machine) -> Restore:
     import torch
-    from pconv import fold_batch_norm, inpaint, load_checkpoint, upscale
+    from pconv import add_texture, fold_batch_norm, inpaint, load_checkpoint, upscale
 
     if machine.threads:
         torch.set_num_threads(machine.threads)
@@ -61,7 +64,10 @@ def _checkpoint(method: Method, machine: Machine) -> Restore:
         if hole is None:
             output = upscale(network, image, FACTOR)
         else:
-            output = inpaint(network, image, torch.from_numpy(hole).to(machine.device)[None, None].float())
+            mask = torch.from_numpy(hole).to(machine.device)[None, None].float()
+            output = inpaint(network, image, mask)
+            if method.kind == TEXTURED:
+                output = add_texture(output, mask)
         pixels: Picture = (255 * output[0].permute(1, 2, 0)).round().to(torch.uint8).cpu().numpy()
         return pixels
 
@@ -171,7 +177,8 @@ def _run(words: list[str], timeout: float) -> None:
 
 
 BUILDERS: dict[str, Callable[[Method, Machine], Restore]] = {
-    "checkpoint": _checkpoint,
+    CHECKPOINT: _checkpoint,
+    TEXTURED: _checkpoint,
     "command": _command,
     "mean color": _mean_color,
     "Telea": _opencv("INPAINT_TELEA"),

@@ -1,0 +1,173 @@
+import pconv.texture
+import pytest
+import torch
+import torch.nn.functional as F
+from pconv import add_texture
+
+
+def grain(height=64, width=64, seed=0):
+    """A photograph of nothing but texture, `(1, 3, H, W)`, mean 0.5."""
+    noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    return (0.5 + 0.1 * noise).clamp(0, 1)
+
+
+def block(height=64, width=64, top=20, left=22, size=18):
+    hole = torch.zeros(1, 1, height, width)
+    hole[..., top : top + size, left : left + size] = 1
+    return hole
+
+
+def soft(photo, hole):
+    """The photograph as a network without texture would fill it."""
+    return torch.where(hole > 0, F.avg_pool2d(F.pad(photo, (8,) * 4, mode="reflect"), 17, 1), photo)
+
+
+def inside(image, hole):
+    return image[:, :, hole[0, 0] > 0]
+
+
+def contrast(image, hole):
+    return inside(image, hole).std(-1).mean().item()
+
+
+def test_a_soft_fill_gets_the_texture_of_the_photograph():
+    photo, hole = grain(), block()
+    filled = soft(photo, hole)
+    assert contrast(filled, hole) < 0.02
+    assert 0.06 < contrast(add_texture(filled, hole), hole) < 0.14
+
+
+def test_the_fill_decides_what_is_copied():
+    photo, hole = grain(), block(left=20, size=24)
+    photo[..., :32] *= 0.4
+    photo[..., 32:] = 1 - 0.4 * photo[..., 32:]
+    filled = torch.where(hole > 0, 0.2, photo)
+    filled[..., 32:] = torch.where(hole[..., 32:] > 0, 0.8, photo[..., 32:])
+    textured = add_texture(filled, hole)
+    assert (textured[..., 20:44, 20:31] < 0.5).float().mean() > 0.98
+    assert (textured[..., 20:44, 33:44] > 0.5).float().mean() > 0.98
+
+
+def test_flat_regions_stay_flat():
+    photo, hole = grain(), block(left=6)
+    photo[..., :34] = 0.7
+    textured = add_texture(torch.where(hole > 0, 0.7 + 0.02 * (grain() - 0.5), photo), hole)
+    assert (inside(textured, hole) - 0.7).abs().max() < 0.01
+
+
+def test_known_pixels_keep_their_bits():
+    photo = torch.cat([grain(seed=seed) for seed in (1, 2)])
+    hole = torch.cat([block(), torch.zeros(1, 1, 64, 64)])
+    filled = torch.where(hole > 0, 0.5, photo)
+    textured = add_texture(filled, hole)
+    known = (hole == 0).expand_as(photo)
+    assert torch.equal(textured[known], photo[known])
+    assert torch.equal(textured[1], filled[1])
+    assert not torch.equal(textured[0], filled[0])
+    assert torch.equal(textured[:1], add_texture(filled[:1], hole[:1]))
+
+
+def test_the_same_seed_gives_the_same_pixels():
+    photo, hole = grain(), block()
+    filled = soft(photo, hole)
+    first, second, other = (add_texture(filled, hole, seed) for seed in (3, 3, 4))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("shape", "known"),
+    [((1, 1), 0), ((1, 9), 5), ((4, 4), 3), ((64, 64), 5), ((11, 40), 12)],  # known columns at the left
+)
+def test_where_there_is_next_to_nothing_to_copy_the_fill_stays(shape, known):
+    filled, hole = grain(*shape), torch.ones(1, 1, *shape)
+    hole[..., :known] = 0
+    if shape == (11, 40):  # 7 × 8 patches, 64 are asked for
+        assert pconv.texture.MIN_SOURCES > 7 * (known - 6) > 0
+    assert torch.equal(add_texture(filled, hole), filled)
+
+
+def test_nothing_is_read_beyond_the_margin(monkeypatch):
+    monkeypatch.setattr(pconv.texture, "MARGIN", 12)
+    photo, hole = grain(), block()
+    filled = soft(photo, hole)
+    other = filled.clone()
+    other[..., : 20 - 12, :] = other[..., 20 + 18 + 12 :, :] = 0.1
+    other[..., : 22 - 12] = other[..., 22 + 18 + 12 :] = 0.9
+    assert torch.equal(inside(add_texture(filled, hole), hole), inside(add_texture(other, hole), hole))
+    nearer = filled.clone()
+    nearer[..., 8:11, 10:52] = 0.1
+    assert not torch.equal(inside(add_texture(filled, hole), hole), inside(add_texture(nearer, hole), hole))
+
+
+def test_large_levels_take_over_what_smaller_ones_found(monkeypatch):
+    photo, hole = grain(100, 100), block(100, 100, size=30)
+    hole[..., 90, 5:95] = 1  # as thin as a scratch: it must not vanish before a level that is searched
+    searched, search = [], pconv.texture._search
+    monkeypatch.setattr(pconv.texture, "SEARCH_AREA", 60 * 60)
+    monkeypatch.setattr(
+        pconv.texture, "_search", lambda level, *more: (searched.append(len(level.picture)), search(level, *more))[1]
+    )
+    textured = add_texture(soft(photo, hole), hole)
+    assert searched
+    assert max(searched) <= 60 * 60
+    scratch = torch.zeros_like(hole)
+    scratch[..., 90, 5:95] = 1
+    assert contrast(textured, hole - scratch) > 0.05
+    assert contrast(textured, scratch) > 0.05
+
+
+def test_work_follows_the_hole(monkeypatch):
+    monkeypatch.setattr(pconv.texture, "MARGIN", 40)
+    compared, search = [0], pconv.texture._search
+
+    def count(level, *more):
+        compared[-1] += len(level.queries)
+        return search(level, *more)
+
+    monkeypatch.setattr(pconv.texture, "_search", count)
+    for side, size in ((160, 16), (400, 16), (400, 64)):
+        compared.append(0)
+        photo, hole = grain(side, side), block(side, side, 60, 60, size)
+        add_texture(soft(photo, hole), hole)
+    _, small, same, larger = compared
+    assert small == same
+    assert 3 * small < larger < 16 * small
+
+
+def test_progress_rises_to_one_and_an_exception_ends_the_work():
+    photo, hole = grain(), block()
+    filled, seen = torch.cat([soft(photo, hole)] * 2), []
+    add_texture(filled, torch.cat([hole, hole]), on_step=seen.append)
+    assert seen == sorted(seen)
+    assert len(seen) > 100
+    assert 0 < seen[0] < 0.02
+    assert seen[-2:] == [1.0, 1.0]
+
+    class CancelledError(Exception):
+        pass
+
+    def cancel(fraction):
+        seen.append(fraction)
+        if fraction > 0.3:
+            raise CancelledError
+
+    seen.clear()
+    with pytest.raises(CancelledError):
+        add_texture(filled, torch.cat([hole, hole]), on_step=cancel)
+    assert seen[-1] < 0.35
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"hole must have shape \(N, 1, H, W\)"):
+        add_texture(grain(), block(32, 32, 5, 5, 5))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not run: no CUDA device")
+def test_a_gpu_adds_texture_too():
+    photo, hole = grain(), block()
+    filled = soft(photo, hole)
+    textured = add_texture(filled.cuda(), hole.cuda()).cpu()
+    assert torch.equal(textured[(hole == 0).expand_as(photo)], photo[(hole == 0).expand_as(photo)])
+    assert contrast(textured, hole) > 0.06
