@@ -92,7 +92,13 @@ def install(profile: Path) -> Path:
         shutil.rmtree(fresh, ignore_errors=True)
         fill_folder(source, fresh)
         write_connection(known, fresh / "connection.json")
-        command = [sys.executable, "-m", "pconv_server", "serve"]  # of the plug-in's button
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "pconv_server",
+            "serve",
+        ]  # of the plug-in's button; -P: no code of the folder
         (fresh / "server.json").write_text(json.dumps({"command": command}) + "\n", encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
