@@ -101,7 +101,7 @@ def test_what_starts_it(starting, wire, tmp_path, monkeypatch):
     installed = program(tmp_path / "pconv-server", "")
     assert starting.find_command(folder) == [str(installed), "serve"]
     own = known(folder, sys.executable, "-m", "pconv_server", "serve")
-    assert starting.find_command(own) == [sys.executable, "-m", "pconv_server", "serve"]
+    assert starting.find_command(own) == [sys.executable, "-P", "-m", "pconv_server", "serve"]
     assert starting.spoken(["/a b/python", "serve"]) == "'/a b/python' serve"
     (folder / "server.json").write_text("{")
     assert starting.find_command(folder) == [str(installed), "serve"]
@@ -123,6 +123,6 @@ def test_what_gimp_s_package_sets_is_not_passed_on(starting):
 
 def test_install_plugin_leaves_its_own_command(starting, tmp_path):
     target = plugin.install(tmp_path)
-    assert starting.find_command(target) == [sys.executable, "-m", "pconv_server", "serve"]
+    assert starting.find_command(target) == [sys.executable, "-P", "-m", "pconv_server", "serve"]
     assert stat.S_IMODE((target / "connection.json").stat().st_mode) == 0o600
     assert read_connection() is not None

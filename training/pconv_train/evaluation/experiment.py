@@ -92,11 +92,10 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         info = describe_checkpoint(path)
         if info.task != experiment.task:
             raise ConfigError(f"{path} is for the task {info.task!r}, not {experiment.task!r}")
-        methods.append(
-            Method(name, CHECKPOINT, path, f"checkpoint sha256 {info.sha256}, code {_digest(edge, filling)}")
-        )
+        identity = f"checkpoint sha256 {info.sha256}, code {_digest(edge, filling)}"
+        methods.append(Method(name, CHECKPOINT, path, identity))
         if experiment.task == "inpaint":
-            identity = f"{methods[-1].identity}, texture {_digest(texture)}"
+            identity = f"{identity}, texture {_digest(texture)}"
             methods.append(Method(f"{name} + texture", TEXTURED, path, identity))
     for name, command in map(_split, experiment.commands):
         methods.append(Method(name, "command", command, f"command {command}"))
