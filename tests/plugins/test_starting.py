@@ -101,7 +101,7 @@ def test_what_starts_it(starting, wire, tmp_path, monkeypatch):
     installed = program(tmp_path / "pconv-server", "")
     assert starting.find_command(folder) == [str(installed), "serve"]
     own = known(folder, sys.executable, "-m", "pconv_server", "serve")
-    assert starting.find_command(own) == [sys.executable, "-P", "-m", "pconv_server", "serve"]
+    assert starting.find_command(own) == [sys.executable, "-m", "pconv_server", "serve"]
     assert starting.spoken(["/a b/python", "serve"]) == "'/a b/python' serve"
     (folder / "server.json").write_text("{")
     assert starting.find_command(folder) == [str(installed), "serve"]
