@@ -8,7 +8,9 @@ from statistics import median
 
 import numpy as np
 import skimage.data
+import torch
 from numpy.typing import NDArray
+from pconv import fold_batch_norm, inpaint, load_checkpoint
 from pconv_server.doors import ProcessDoor, fill
 from pconv_server.engine import Engine
 from pconv_server.models import ModelFolder
@@ -40,6 +42,25 @@ def rows(rounds: int) -> Iterator[Row]:
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     PLOT.write_text(_plots({name: median(values) for name, values in seconds.items()}), encoding="utf-8")
     yield Row("plots", str(PLOT))
+    yield _tile_seam(256)
+
+
+def _tile_seam(tile: int) -> Row:
+    """Compare gradients across the edges of tiles, within the hole, with those at the same places of one window."""
+    network = fold_batch_norm(load_checkpoint(ModelFolder().find("", "inpaint").path))
+    image = torch.from_numpy(_picture(1000)).permute(2, 0, 1)[None] / 255
+    hole = torch.zeros(1, 1, 1000, 1000)
+    for start in range(10, 1000, 60):
+        hole[..., start : start + 25, :] = 1
+        hole[..., start : start + 25] = 1
+    found = []
+    for side in (tile, 4000):
+        filled = inpaint(network, image, hole, tile=side)
+        across = [(filled[..., x] - filled[..., x - 1]).abs() for x in range(tile, 1000, tile)]
+        within = [(hole[..., x] * hole[..., x - 1]).expand_as(across[0]) > 0 for x in range(tile, 1000, tile)]
+        found.append(torch.cat([a[w] for a, w in zip(across, within, strict=True)]).mean().item())
+    value = found[0] / found[1]
+    return Row(f"seam of windows: tiles of {tile} px ÷ one window", f"{value:.3f}", "≤ 1.05", value <= 1.05)
 
 
 def _fill(door: ProcessDoor, photo: Photo, hole: NDArray[np.bool_]) -> None:

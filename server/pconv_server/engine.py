@@ -15,7 +15,16 @@ from torch import Tensor
 
 from pconv_server.devices import Device, choose_devices
 from pconv_server.errors import LimitError, RequestError
-from pconv_server.fallbacks import CarefulNetwork, Notice, Plan, default_memory, is_out_of_memory, smaller, window_side
+from pconv_server.fallbacks import (
+    CarefulNetwork,
+    Notice,
+    Plan,
+    default_memory,
+    is_out_of_memory,
+    no_notice,
+    smaller,
+    window_side,
+)
 from pconv_server.models import ModelEntry, ModelFolder
 from pconv_server.rasters import Array, check_finite, to_samples, to_tensor
 
@@ -49,7 +58,7 @@ class Engine:
         self.device = device or choose_devices()[0]
         self.models = models or ModelFolder()
         self.memory = memory
-        self.notice: Notice = lambda code, text: None  # set for each job by who runs it
+        self.notice: Notice = no_notice  # set for each job by who runs it
         self._networks: dict[tuple[str, Device], tuple[str, PConvUNet]] = {}  # by path, with the file's sha256
         self._stage_done = _nothing
 
@@ -99,14 +108,14 @@ class Engine:
             now = Stages(network.network, lambda fraction: rising(share * fraction))
             self._stage_done = now.stage_done
             pixels, mask = _input(image, plan.device), _mask(hole, plan.device)
-            filled = inpaint(network, pixels, mask, tile=plan.tile, progress=now.window)
-            if texture == Texture.PHOTO:
-                filled = add_texture(filled, mask, on_step=lambda fraction: rising(share + (1 - share) * fraction))
-            return filled.cpu()
+            return inpaint(network, pixels, mask, tile=plan.tile, progress=now.window)
 
         plan = self._plan(entry, filling.TILE, 2 * filling.HALO, 1)
-        plan.tile = min(plan.tile, max(box.width, box.height))  # a larger one would be the same
+        # A larger tile would be the same: one window.
+        plan.tile = min(plan.tile, max(plan.smallest, max(image.shape[:2]) - 2 * filling.HALO))
         filled = self._compute(entry, plan, attempt)
+        if texture == Texture.PHOTO:
+            filled = self._add_texture(filled, hole, lambda fraction: rising(share + (1 - share) * fraction))
         result[hole] = to_samples(filled, image.shape[2], image.dtype)[hole]
         progress(1.0)
         return result
@@ -197,6 +206,19 @@ class Engine:
                     f"out of memory, even in tiles of {plan.tile} px on the CPU: close other programs, or send a "
                     f"smaller picture ({reason.splitlines()[0] if reason else 'no message'})"
                 )
+
+    def _add_texture(self, filled: Tensor, hole: NDArray[np.bool_], on_step: Progress) -> Tensor:
+        """Add texture where the fill was computed, or else on the CPU, or else none."""
+        for device in dict.fromkeys((str(filled.device), "cpu")):
+            try:
+                mask = torch.from_numpy(hole).to(device, torch.float32)[None, None]
+                return add_texture(filled.to(device), mask, on_step=on_step)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._free()
+        self._tell("no-texture", "there is not enough memory to add texture: the fill is the network's alone")
+        return filled
 
     def _careful(self, entry: ModelEntry, device: Device) -> CarefulNetwork:
         exact = Device(device.name, "fp32")

@@ -13,6 +13,10 @@ class LimitError(RuntimeError):
     """Too large or too busy; the message has the limit."""
 
 
+class NotFiniteError(RuntimeError):
+    """The network gave NaN or Inf in float32, too."""
+
+
 class ProtocolError(RuntimeError):
     """Client and server speak different versions; the message says which to update."""
 

@@ -9,6 +9,7 @@ from pconv import PConvUNet, PConvUNetConfig
 from torch import Tensor
 
 from pconv_server.devices import Device
+from pconv_server.errors import NotFiniteError
 
 Notice = Callable[[str, str], None]
 """Called with a word for programs and a sentence for people: what was done instead; the result is right."""
@@ -18,8 +19,8 @@ CPU_MEMORY = 512 << 20  # bytes; a fixed budget, so that the same picture gets t
 _PIXEL_BYTES = 240  # of a window, measured with the compact network (32 channels in its first stage) in float32
 
 
-class NotFiniteError(ArithmeticError):
-    """The network gave NaN or Inf in float32, too."""
+def no_notice(code: str, text: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 
 from pconv_server.engine import Engine
 from pconv_server.errors import CancelledJobError, LimitError, SilenceError, StoppingError
+from pconv_server.fallbacks import no_notice
 
 ROWS_AHEAD = 2  # parts of a result that a slow reader may leave waiting in memory
 PROGRESS_SECONDS = 0.1  # between two progress events
@@ -50,6 +51,8 @@ class Job:
             log.info("cancelled", extra={"seconds": round(time.monotonic() - self.started, 3)})
         except Exception as error:
             self.send("error", error)
+        finally:
+            engine.notice = no_notice  # the other holds the request's rasters
 
     def progress(self, fraction: float) -> None:
         """Tell the fraction done; called by the worker between tiles and stages, it ends a job that was stopped."""
@@ -219,3 +222,4 @@ class JobQueue:
             finally:
                 with self._changed:
                     self._running.discard(job)
+                del job  # and with it the request's rasters, while nothing comes

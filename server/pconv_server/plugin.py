@@ -92,7 +92,8 @@ def install(profile: Path) -> Path:
         shutil.rmtree(fresh, ignore_errors=True)
         fill_folder(source, fresh)
         write_connection(known, fresh / "connection.json")
-        command = [sys.executable, "-m", "pconv_server", "serve"]  # of the plug-in's button
+        # Of the plug-in's button. -P: what lies in the folder where it starts is not to be imported.
+        command = [sys.executable, "-P", "-m", "pconv_server", "serve"]
         (fresh / "server.json").write_text(json.dumps({"command": command}) + "\n", encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)

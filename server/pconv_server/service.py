@@ -27,6 +27,7 @@ STATUS = {
     errors.ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ProtocolError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NotFiniteError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TokenError: grpc.StatusCode.UNAUTHENTICATED,
     errors.SilenceError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.StoppingError: grpc.StatusCode.UNAVAILABLE,

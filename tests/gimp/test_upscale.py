@@ -228,9 +228,9 @@ def test_effects_stay_above_the_pixels_with_a_note(gimp, server, results):
     assert_enlarged(gimp, server, results["effect"], "effect")
 
 
-def test_clipped_colours_are_said(results):
+def test_colours_beyond_white_are_kept(gimp, server, results):
     assert results["bright"]["status"] == "success"
-    assert "clipped" in results["bright"]["message"]
+    assert_enlarged(gimp, server, results["bright"], "bright")
 
 
 @pytest.mark.parametrize("extra", REFUSED)

@@ -58,6 +58,10 @@ def test_what_is_wide() -> None:
     wide = wide_parts(blob | streak)
     assert torch.equal(wide & blob, blob)
     assert not wide[..., 260:].any()
+    for size in ((8, 512), (300, 6), (5, 5), (40, 40)):  # small pictures are not wide for being small
+        speck = torch.zeros(1, 1, *size, dtype=torch.bool)
+        speck[..., size[0] // 2, size[1] // 2] = True
+        assert not wide_parts(speck).any()
     frame = torch.zeros(1, 1, 200, 200, dtype=torch.bool)
     frame[..., :12] = frame[..., :12, :] = True  # long, not wide
     assert not wide_parts(frame).any()

@@ -7,8 +7,8 @@ from pconv import PConvUNet, filling, tiles
 from pconv_api import Box, Texture
 from pconv_server.devices import Device
 from pconv_server.engine import Engine
-from pconv_server.errors import LimitError
-from pconv_server.fallbacks import CPU, NotFiniteError, default_memory, window_side
+from pconv_server.errors import LimitError, NotFiniteError
+from pconv_server.fallbacks import CPU, default_memory, window_side
 from serving import picture, running
 
 HOLE = np.zeros((200, 300), bool)
@@ -156,6 +156,38 @@ def test_numbers_that_are_none_in_float32_too_are_an_error(models, monkeypatch):
     monkeypatch.setattr(PConvUNet, "forward", lambda self, image, hole: image * torch.nan)
     with pytest.raises(NotFiniteError, match="weights may be damaged"):
         Engine(CPU, models).inpaint(IMAGE, HOLE)
+
+
+def test_too_little_memory_for_texture_keeps_the_networks_fill(models, monkeypatch):
+    engine, told, calls = Engine(CPU, models), [], []
+    engine.notice = lambda code, text: told.append(code)
+
+    def failing(*arguments, **options):
+        calls.append(1)
+        raise ERRORS[1]
+
+    monkeypatch.setattr("pconv_server.engine.add_texture", failing)
+    filled = engine.inpaint(IMAGE, HOLE)
+    assert np.array_equal(filled, engine.inpaint(IMAGE, HOLE, texture=Texture.NETWORK))
+    assert (told, calls) == (["no-texture"], [1])
+
+
+def test_a_finished_request_leaves_nothing_in_memory(models, config_home):
+    import gc
+    import weakref
+
+    from pconv_server.client import Client
+    from pconv_server.connection import Connection
+    from pconv_server.service import Inpainting
+    from serving import TOKEN, wait_for
+
+    engine, seen = Engine(CPU, models), []
+    call = Inpainting.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Inpainting, "__call__", lambda self, *a: seen.append(weakref.ref(self)) or call(self, *a))
+        with running([engine]) as box, Client(Connection(box["address"], TOKEN)) as client:
+            client.inpaint((300, 200), [(Box(0, 0, 300, 200), IMAGE, HOLE)])
+            wait_for(lambda: gc.collect() is not None and seen[0]() is None)
 
 
 def test_the_client_hears_of_it_and_the_server_lives_on(small_windows, models, fail_at, config_home):

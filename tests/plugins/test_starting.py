@@ -123,6 +123,6 @@ def test_what_gimp_s_package_sets_is_not_passed_on(starting):
 
 def test_install_plugin_leaves_its_own_command(starting, tmp_path):
     target = plugin.install(tmp_path)
-    assert starting.find_command(target) == [sys.executable, "-m", "pconv_server", "serve"]
+    assert starting.find_command(target) == [sys.executable, "-P", "-m", "pconv_server", "serve"]
     assert stat.S_IMODE((target / "connection.json").stat().st_mode) == 0o600
     assert read_connection() is not None

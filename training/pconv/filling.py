@@ -162,6 +162,8 @@ def wide_parts(hole: Tensor) -> Tensor:
     Returns:
         `(N, 1, H, W)` bool, within the hole.
     """
+    if min(hole.shape[-2:]) < WIDE // 2:
+        return torch.zeros_like(hole)
     if min(hole.shape[-2:]) < WIDE:  # a square at the border may reach beyond it
         padded = hole.new_ones(*hole.shape[:2], *(max(WIDE, side) for side in hole.shape[-2:]))
         padded[..., : hole.shape[-2], : hole.shape[-1]] = hole

@@ -66,9 +66,11 @@ def model_card(path: Path) -> str:
         terms = ", ".join(f"{weight:g} {name}" for name, weight in config["loss"].items() if weight)
         figures = ", ".join(f"{name} {value:.3f}" for name, value in stage["validation"].items())
         lines += [
-            f"## Stage {number}: {stage['steps']:,} steps of {config['batch']} crops of {config['crop']} px",
+            f"## Run {number}: {stage['steps']:,} steps of {config['batch']} crops of {config['crop']} px",
             "",
-            f"- Loss: {terms}.",
+            f"- Loss: {terms}."
+            + (f" Hole grown by {config['edge']} px and corrected by the error there." if config.get("edge") else "")
+            + (" The encoder's batch norm frozen: stage 2 of the paper." if config["freeze_encoder_norm"] else ""),
             f"- Adam, learning rate {config['learning_rate']:g}, {config['schedule']} schedule, "
             f"EMA {config['ema']:g}, seed {config['seed']}.",
             f"- Data: {stage['data']['photos']} photos, names' sha256 `{stage['data']['names_sha256'][:16]}…`. "

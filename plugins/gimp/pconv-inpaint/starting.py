@@ -108,6 +108,7 @@ def launch(command: "list[str]", output: int) -> "subprocess.Popen[bytes]":
             stdout=output,
             stderr=output,
             env=clean(os.environ),
+            cwd=Path.home(),
             creationflags=apart,
         )
     return subprocess.Popen(

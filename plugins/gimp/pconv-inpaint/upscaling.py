@@ -1,7 +1,6 @@
 """Enlarging: layer by layer through the server, then everything else by GIMP, in one undo step."""
 
 import zlib
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +32,6 @@ class Survey(NamedTuple):
     checksum: int
     visible: bool  # there is a pixel that is not wholly transparent
     clear: bool  # there is one that is
-    clipped: bool  # there are values outside 0…1, which do not come back
 
 
 class Enlarged(NamedTuple):
@@ -160,7 +158,7 @@ def enlarge(connection: Connection, layer: Any, model: str, events: wire.Events)
 
 def survey(layer: Any, state: layers.State) -> Survey:
     """Look at all pixels of a layer, strip by strip."""
-    checksum, visible, clear, clipped = 0, False, False, False
+    checksum, visible, clear = 0, False, False
     for box in pixels.strips(*state.size, state.format.pixel_bytes):
         data = pixels.read(layer, box, state.format.name)
         checksum = zlib.crc32(data, checksum)
@@ -168,10 +166,7 @@ def survey(layer: Any, state: layers.State) -> Survey:
         checksum = zlib.crc32(holes, checksum)
         visible = visible or 0 in holes
         clear = clear or 255 in holes
-        if state.format.sample == "float" and not clipped:
-            samples = array("f", data)
-            clipped = min(samples) < 0 or max(samples) > 1
-    return Survey(checksum, visible, clear, clipped)
+    return Survey(checksum, visible, clear)
 
 
 def refuse_changed(image: Any, roots: "list[Any]", whole: bool, results: "list[Enlarged]") -> None:
@@ -217,7 +212,7 @@ def write(image: Any, roots: "list[Any] | None", results: "list[Enlarged]", fact
     finally:
         Gimp.context_pop()
     if not fine:
-        raise Refusal("GIMP refused to scale: see whether a layer or group is locked.")
+        raise Refusal("GIMP refused to scale: undo to get the image back, and see whether a layer or group is locked.")
     for result in results:
         if result.raster is not None:
             pixels.replace_colours(result.layer, result.raster, result.before.format)
@@ -228,8 +223,6 @@ def tell(results: "list[Enlarged]", rasterized: "list[str]", events: wire.Events
     notes = []
     if rasterized:
         notes.append(f"Now pixels, not to be edited as before: {quoted(rasterized)}.")
-    if clipped := [result.layer.get_name() for result in results if result.survey.clipped]:
-        notes.append(f"Colours outside 0…1 were clipped to it: {quoted(clipped)}.")
     if filtered := [result.layer.get_name() for result in results if result.layer.get_filters()]:
         notes.append(f"Layer effects keep their settings, so that sizes in pixels act ×4 smaller: {quoted(filtered)}.")
     if notes:

@@ -5,9 +5,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import torch
-from pconv import describe_checkpoint, texture
+from pconv import describe_checkpoint, edge, filling, texture
 
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.figures import Gallery, draw_figures
@@ -91,10 +92,11 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         info = describe_checkpoint(path)
         if info.task != experiment.task:
             raise ConfigError(f"{path} is for the task {info.task!r}, not {experiment.task!r}")
-        methods.append(Method(name, CHECKPOINT, path, f"checkpoint sha256 {info.sha256}"))
+        identity = f"checkpoint sha256 {info.sha256}, code {_digest(edge, filling)}"
+        methods.append(Method(name, CHECKPOINT, path, identity))
         if experiment.task == "inpaint":
-            code = hashlib.sha256(Path(str(texture.__file__)).read_bytes()).hexdigest()
-            methods.append(Method(f"{name} + texture", TEXTURED, path, f"{methods[-1].identity}, texture.py {code}"))
+            identity = f"{identity}, texture {_digest(texture)}"
+            methods.append(Method(f"{name} + texture", TEXTURED, path, identity))
     for name, command in map(_split, experiment.commands):
         methods.append(Method(name, "command", command, f"command {command}"))
     rivals = RIVALS[experiment.task]
@@ -106,6 +108,11 @@ def choose_methods(experiment: Experiment) -> list[Method]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two methods are called {', '.join(twice)}: give each its own name")
     return methods
+
+
+def _digest(*modules: ModuleType) -> str:
+    """Name the code that results depend on."""
+    return hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in modules)).hexdigest()[:16]
 
 
 def _split(option: str) -> tuple[str, str]:
