@@ -79,7 +79,7 @@ def draw_figures(
 
 
 def choose_ranks(ranked: Sequence[T], count: int = 6) -> dict[str, Sequence[T]]:
-    """Take the worst, the median and the best of a ranking that starts with the worst; of a short one, fewer of each."""
+    """Take the worst, the median and the best of a ranking, the worst first; of a short one fewer of each."""
     if len(ranked) < 3:
         return {"worst": ranked} if ranked else {}
     count = min(count, len(ranked) // 3)
