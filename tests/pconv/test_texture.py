@@ -1,3 +1,4 @@
+import pconv.pyramid
 import pconv.texture
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_where_there_is_next_to_nothing_to_copy_the_fill_stays(shape, known):
     filled, hole = grain(*shape), torch.ones(1, 1, *shape)
     hole[..., :known] = 0
     if shape == (11, 40):  # 7 × 8 patches, 64 are asked for
-        assert pconv.texture.MIN_SOURCES > 7 * (known - 6) > 0
+        assert pconv.pyramid.MIN_SOURCES > 7 * (known - 6) > 0
     assert torch.equal(add_texture(filled, hole), filled)
 
 
@@ -104,7 +105,7 @@ def test_large_levels_take_over_what_smaller_ones_found(monkeypatch):
     photo, hole = grain(100, 100), block(100, 100, size=30)
     hole[..., 90, 5:95] = 1  # as thin as a scratch: it must not vanish before a level that is searched
     searched, search = [], pconv.texture._search
-    monkeypatch.setattr(pconv.texture, "SEARCH_AREA", 60 * 60)
+    monkeypatch.setattr(pconv.pyramid, "SEARCH_AREA", 60 * 60)
     monkeypatch.setattr(
         pconv.texture, "_search", lambda level, *more: (searched.append(len(level.picture)), search(level, *more))[1]
     )

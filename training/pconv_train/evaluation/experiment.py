@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from pconv import describe_checkpoint, texture
+from pconv import describe_checkpoint, pyramid, texture
 
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.figures import Gallery, draw_figures
@@ -89,8 +89,9 @@ def choose_methods(experiment: Experiment) -> list[Method]:
             raise ConfigError(f"{path} is for the task {info.task!r}, not {experiment.task!r}")
         methods.append(Method(name, CHECKPOINT, path, f"checkpoint sha256 {info.sha256}"))
         if experiment.task == "inpaint":
-            code = hashlib.sha256(Path(str(texture.__file__)).read_bytes()).hexdigest()
-            methods.append(Method(f"{name} + texture", TEXTURED, path, f"{methods[-1].identity}, texture.py {code}"))
+            code = b"".join(Path(str(module.__file__)).read_bytes() for module in (texture, pyramid))
+            identity = f"{methods[-1].identity}, texture code sha256 {hashlib.sha256(code).hexdigest()}"
+            methods.append(Method(f"{name} + texture", TEXTURED, path, identity))
     for name, command in map(_split, experiment.commands):
         methods.append(Method(name, "command", command, f"command {command}"))
     rivals = RIVALS[experiment.task]
