@@ -49,6 +49,16 @@ def test_the_fill_decides_what_is_copied():
     assert (textured[..., 20:44, 33:44] > 0.5).float().mean() > 0.98
 
 
+def test_shapes_of_the_fill_survive_where_nothing_known_speaks_for_them():
+    photo, hole = 0.5 * grain(128, 128), block(128, 128, 20, 20, 50)
+    photo[..., 90:] += 0.45
+    filled = torch.where(hole > 0, 0.25, photo)
+    filled[..., 35:55, 35:55] = 0.7  # bright amid dark, copied from far away
+    textured = add_texture(filled, hole)
+    assert (textured[..., 37:53, 37:53] > 0.5).float().mean() > 0.94
+    assert (textured[..., 20:32, 20:70] < 0.5).float().mean() > 0.98
+
+
 def test_flat_regions_stay_flat():
     photo, hole = grain(), block(left=6)
     photo[..., :34] = 0.7
