@@ -1,3 +1,4 @@
+import pconv.pyramid
 import pconv.texture
 import pytest
 import torch
@@ -48,6 +49,16 @@ def test_the_fill_decides_what_is_copied():
     assert (textured[..., 20:44, 33:44] > 0.5).float().mean() > 0.98
 
 
+def test_shapes_of_the_fill_survive_where_nothing_known_speaks_for_them():
+    photo, hole = 0.5 * grain(128, 128), block(128, 128, 20, 20, 50)
+    photo[..., 90:] += 0.45
+    filled = torch.where(hole > 0, 0.25, photo)
+    filled[..., 35:55, 35:55] = 0.7  # bright amid dark, copied from far away
+    textured = add_texture(filled, hole)
+    assert (textured[..., 37:53, 37:53] > 0.5).float().mean() > 0.94
+    assert (textured[..., 20:32, 20:70] < 0.5).float().mean() > 0.98
+
+
 def test_flat_regions_stay_flat():
     photo, hole = grain(), block(left=6)
     photo[..., :34] = 0.7
@@ -83,7 +94,7 @@ def test_where_there_is_next_to_nothing_to_copy_the_fill_stays(shape, known):
     filled, hole = grain(*shape), torch.ones(1, 1, *shape)
     hole[..., :known] = 0
     if shape == (11, 40):  # 7 × 8 patches, 64 are asked for
-        assert pconv.texture.MIN_SOURCES > 7 * (known - 6) > 0
+        assert pconv.pyramid.MIN_SOURCES > 7 * (known - 6) > 0
     assert torch.equal(add_texture(filled, hole), filled)
 
 
@@ -104,7 +115,7 @@ def test_large_levels_take_over_what_smaller_ones_found(monkeypatch):
     photo, hole = grain(100, 100), block(100, 100, size=30)
     hole[..., 90, 5:95] = 1  # as thin as a scratch: it must not vanish before a level that is searched
     searched, search = [], pconv.texture._search
-    monkeypatch.setattr(pconv.texture, "SEARCH_AREA", 60 * 60)
+    monkeypatch.setattr(pconv.pyramid, "SEARCH_AREA", 60 * 60)
     monkeypatch.setattr(
         pconv.texture, "_search", lambda level, *more: (searched.append(len(level.picture)), search(level, *more))[1]
     )

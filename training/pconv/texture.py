@@ -12,30 +12,20 @@ gives the same pixels.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pconv.network import check_image_and_hole
+from pconv.pyramid import OFFSETS, RADIUS, Level, blur, build_pyramid, flatten
 
 MARGIN = 256  # px around the hole in which patches are looked for
-RADIUS = 2  # px; patches have 5 × 5
-COARSEST = 96  # px; the pyramid ends with the first level that has no longer side than this
-SEARCH_AREA = 1 << 20  # px of a level that is searched; a larger one only takes over what coarser ones found
-MIN_SOURCES = 64  # patches; a picture that has fewer to offer keeps the network's fill
-ROUNDS = (2, 4, 8)  # of search and vote: at full resolution, at half, at all that is coarser
 FIRST_SWEEPS = 4  # of the first search, which starts anywhere; 1 later
 FIRST_SIGMA = 1.0  # px of the coarsest level, of the blur of the first search
-GUIDE_SIGMA = 2.0  # px of any level
-GUIDE_WEIGHT = 0.5  # of the blurred fill, against 1 of a patch
-HOLE_WEIGHT = 0.3  # of a filled pixel in a comparison, against 1 of a known one
-REACH = (8, 32, 1 << 14)  # px of the random search, at the same; at most the picture
 TOLERANCE = 0.01  # distance at which a patch's vote counts 1/√e
 VOTE_SIGMA, LAST_SIGMA = 1.0, 0.6  # px; how far from its centre a patch votes; less for the result, to stay sharp
 
-_OFFSETS = [(dy, dx) for dy in range(-RADIUS, RADIUS + 1) for dx in range(-RADIUS, RADIUS + 1)]
 _NO_PATCH = 1e-6  # weight of the network's fill among the votes: it stays where no patch is like it
 
 
@@ -53,7 +43,7 @@ def add_texture(
 
     Returns:
         `(N, 3, H, W)` in the range of `filled`, equal to it wherever `hole` is 0, and everywhere if the surroundings of
-        the hole have fewer than `MIN_SOURCES` patches to offer.
+        the hole have fewer than `pconv.pyramid.MIN_SOURCES` patches to offer.
 
     Raises:
         ValueError: Shapes that do not fit.
@@ -74,33 +64,13 @@ def add_texture(
     return result
 
 
-@dataclass
-class _Level:
-    """A picture of the pyramid, its rows one after the other, in a frame of `RADIUS` pixels that repeat its border.
-
-    So a pixel is a number, a shift is a sum, and every patch around a pixel of the picture lies within the frame.
-    A field `(pixels,)` says for each query which source it takes; elsewhere a pixel names itself, which is no source.
-    """
-
-    width: int  # with the frame
-    picture: Tensor  # (pixels, 3)
-    guide: Tensor  # (pixels, 3): the picture blurred, scaled by its weight
-    weight: Tensor  # (pixels,) in a comparison
-    sources: Tensor  # (pixels,) bool: centres of patches that are known and within the picture
-    queries: Tensor  # centres of patches that touch the hole
-    targets: Tensor  # pixels of the hole
-    shifts: Tensor  # from the centre of a patch to its pixels
-    rounds: int = 0  # of search and vote
-    reach: int = 0  # px, of the random search
-
-
 def _synthesize(picture: Tensor, hole: Tensor, seed: int, on_step: Callable[[float], None]) -> Tensor:
     """Give the hole `(H, W)` of a filled picture `(1, 3, H, W)` texture, as far as there is some."""
-    levels = _pyramid(picture, hole)
+    levels = build_pyramid(picture, hole)
     if not levels:
         return picture
-    total = sum(level.rounds * _tries(level) * len(level.queries) for level in levels)
-    total += (FIRST_SWEEPS - 1) * _tries(levels[-1]) * len(levels[-1].queries)
+    total = sum(level.rounds * level.tries * len(level.queries) for level in levels)
+    total += (FIRST_SWEEPS - 1) * levels[-1].tries * len(levels[-1].queries)
     done = 0
 
     def tick(pixels: int) -> None:
@@ -113,12 +83,13 @@ def _synthesize(picture: Tensor, hole: Tensor, seed: int, on_step: Callable[[flo
     field = _anywhere(coarsest, generator)
     # At first the picture has no texture in the hole: compared as it is, it would find the softest patches.
     framed = coarsest.picture.T.reshape(1, 3, -1, coarsest.width)
-    blurred = _pixels(_blur(framed, FIRST_SIGMA))
+    blurred = flatten(blur(framed, FIRST_SIGMA))
     distance = torch.empty(0)
     for _ in range(FIRST_SWEEPS):
         distance = _search(coarsest, _features(coarsest, blurred), blurred, field, generator, tick)
     estimate = _improve(coarsest, field, _agreement(distance), coarsest.rounds - 1, generator, tick, not levels)
     for level in reversed(levels):
+        tick(0)  # a large level has no search in which to notice a cancellation
         field, weights = _refine(coarsest, field, level)
         estimate = _improve(level, field, weights, level.rounds, generator, tick, level is levels[0])
         coarsest = level
@@ -127,7 +98,7 @@ def _synthesize(picture: Tensor, hole: Tensor, seed: int, on_step: Callable[[flo
 
 
 def _improve(
-    level: _Level,
+    level: Level,
     field: Tensor,
     weights: Tensor,
     rounds: int,
@@ -145,7 +116,7 @@ def _improve(
 
 
 def _search(
-    level: _Level,
+    level: Level,
     features: Tensor,
     estimate: Tensor,
     field: Tensor,
@@ -175,7 +146,7 @@ def _search(
     return best
 
 
-def _candidates(level: _Level, field: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+def _candidates(level: Level, field: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
     """Propose a source to every query: what continues a neighbour's, then ever nearer to its own."""
     for shift in (-1, -level.width, 1, level.width):
         yield field[level.queries + shift] - shift
@@ -186,17 +157,13 @@ def _candidates(level: _Level, field: Tensor, generator: torch.Generator) -> Ite
         reach //= 2
 
 
-def _tries(level: _Level) -> int:
-    return 4 + level.reach.bit_length()
-
-
-def _vote(level: _Level, field: Tensor, weights: Tensor, sigma: float) -> Tensor:
+def _vote(level: Level, field: Tensor, weights: Tensor, sigma: float) -> Tensor:
     """Compose the hole from the patches that cover its pixels; where none counts, the network's fill stays."""
     votes = torch.zeros_like(level.weight)
     votes[level.queries] = weights
     total = torch.full_like(votes[level.targets], _NO_PATCH)
     colours = _NO_PATCH * level.picture[level.targets]
-    for (dy, dx), shift in zip(_OFFSETS, level.shifts.tolist(), strict=True):
+    for (dy, dx), shift in zip(OFFSETS, level.shifts.tolist(), strict=True):
         near = math.exp(-(dy**2 + dx**2) / (2 * sigma**2))
         if near > 1e-2:
             centres = level.targets - shift
@@ -213,7 +180,7 @@ def _agreement(distance: Tensor) -> Tensor:
     return torch.exp(-distance / (2 * TOLERANCE))
 
 
-def _anywhere(level: _Level, generator: torch.Generator) -> Tensor:
+def _anywhere(level: Level, generator: torch.Generator) -> Tensor:
     """Start with sources at random."""
     field = torch.arange(len(level.picture), device=level.picture.device)
     sources = level.sources.nonzero()[:, 0]
@@ -222,7 +189,7 @@ def _anywhere(level: _Level, generator: torch.Generator) -> Tensor:
     return field
 
 
-def _refine(coarse: _Level, found: Tensor, level: _Level) -> tuple[Tensor, Tensor]:
+def _refine(coarse: Level, found: Tensor, level: Level) -> tuple[Tensor, Tensor]:
     """Take the sources of a level of half the size; returns the field, and 1 for each query that got one, else 0."""
 
     def split(pixels: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -238,71 +205,12 @@ def _refine(coarse: _Level, found: Tensor, level: _Level) -> tuple[Tensor, Tenso
     return field, usable.to(level.picture.dtype)
 
 
-def _features(level: _Level, picture: Tensor) -> Tensor:
+def _features(level: Level, picture: Tensor) -> Tensor:
     """Lay out the patch around every pixel as a row, its guide at the end."""
     reach = int(level.shifts[-1])
     padded = F.pad(picture, (0, 0, reach, reach))
     rows = [padded[reach + shift : reach + shift + len(picture)] for shift in level.shifts.tolist()]
     return torch.cat([*rows, level.guide], 1)
-
-
-def _pyramid(picture: Tensor, hole: Tensor) -> list[_Level]:
-    """Halve a picture `(1, 3, H, W)` and its hole `(H, W)` until it is small; ends before the hole or sources do."""
-    levels: list[_Level] = []
-    filled = hole[None, None].to(picture.dtype)
-    while True:
-        level = _level(picture, filled)
-        if int(level.sources.sum()) < MIN_SOURCES or not len(level.targets):
-            break
-        levels.append(level)
-        if max(picture.shape[-2:]) <= COARSEST:
-            break
-        # A pixel of which half is known is known, and the mean of that: thin holes close, as finer levels fill them
-        # well. But nothing may close before a level that is searched.
-        known = F.avg_pool2d(1 - filled, 2, ceil_mode=True)
-        mean = F.avg_pool2d(picture * (1 - filled), 2, ceil_mode=True) / known.clamp_min(1e-6)
-        filled = (known < (0.5 if len(level.picture) <= SEARCH_AREA else 1)).to(picture.dtype)
-        picture = torch.where(filled > 0, F.avg_pool2d(picture, 2, ceil_mode=True), mean)
-    for index, level in enumerate(levels):
-        kind = -1 if level is levels[-1] else min(index, 2)
-        level.rounds = ROUNDS[kind]
-        level.reach = min(REACH[kind], max(level.width, len(level.picture) // level.width))
-        if len(level.picture) > SEARCH_AREA:
-            level.rounds = 0
-    return levels if levels and levels[-1].rounds else []
-
-
-def _level(picture: Tensor, filled: Tensor) -> _Level:
-    frame, side = (RADIUS,) * 4, 2 * RADIUS + 1
-    framed = F.pad(picture, frame, mode="replicate")
-    width = framed.shape[-1]
-    near = F.max_pool2d(filled, side, 1, RADIUS)
-    sources = F.pad((near == 0)[..., RADIUS:-RADIUS, RADIUS:-RADIUS], (2 * RADIUS,) * 4)
-    weight = F.pad(1 - (1 - HOLE_WEIGHT) * filled, frame)  # the frame is no evidence
-    return _Level(
-        width,
-        _pixels(framed),
-        GUIDE_WEIGHT**0.5 * _pixels(_blur(framed, GUIDE_SIGMA)),
-        weight.flatten(),
-        sources.flatten(),
-        F.pad(near, frame).flatten().nonzero()[:, 0],
-        F.pad(filled, frame).flatten().nonzero()[:, 0],
-        torch.tensor([dy * width + dx for dy, dx in _OFFSETS], device=picture.device),
-    )
-
-
-def _pixels(framed: Tensor) -> Tensor:
-    return framed[0].flatten(1).T.contiguous()
-
-
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Blur `(1, C, H, W)` with a Gaussian, 3 σ wide; the border is repeated."""
-    reach = math.ceil(3 * sigma)
-    weights = torch.exp(-(torch.arange(-reach, reach + 1, device=image.device) ** 2) / (2 * sigma**2))
-    weights = (weights / weights.sum()).to(image.dtype).expand(image.shape[1], 1, 1, -1)
-    image = F.pad(image, (reach,) * 4, mode="replicate")
-    image = F.conv2d(image, weights, groups=image.shape[1])
-    return F.conv2d(image, weights.transpose(2, 3), groups=image.shape[1])
 
 
 def _surroundings(occupied: Tensor) -> slice:

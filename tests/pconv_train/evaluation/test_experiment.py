@@ -9,6 +9,7 @@ from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_train.cli import app
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.experiment import choose_methods, evaluate
+from pconv_train.evaluation.figures import choose_ranks
 from pconv_train.evaluation.methods import command_line
 from pconv_train.evaluation.pairs import COLUMNS, choose_photos, dilation_pairs, inpaint_pairs
 from pconv_train.evaluation.published import published
@@ -122,6 +123,17 @@ def test_a_command_that_hangs_is_ended(small):
     assert "longer than 0.05 s" in numbers(small)["failures"]["slow"][0]
 
 
+def test_sheets_show_the_worst_the_median_and_the_best():
+    assert choose_ranks(list(range(100)), 4) == {
+        "worst": [0, 1, 2, 3],
+        "median": [48, 49, 50, 51],
+        "best": [96, 97, 98, 99],
+    }
+    assert choose_ranks(list(range(7))) == {"worst": [0, 1], "median": [2, 3], "best": [5, 6]}
+    assert choose_ranks([5, 6]) == {"worst": [5, 6]}
+    assert choose_ranks([]) == {}
+
+
 def test_checkpoints_through_the_command_line(photos, tmp_path):
     sha256 = checkpoint(tmp_path / "one.safetensors")
     checkpoint(tmp_path / "two.safetensors")
@@ -140,6 +152,7 @@ def test_checkpoints_through_the_command_line(photos, tmp_path):
     assert found["costs"]["one"]["peak_mib"] > found["costs"]["mean color"]["peak_mib"]
     page = (output / "report.html").read_text()
     assert {"examples.jpg", "worst-0.jpg", "dilation.jpg", "ablation.jpg"} <= {path.name for path in output.iterdir()}
+    assert "| one + texture |" in result.output
     assert page.count("<figure>") == 7
     with Image.open(output / "ablation.jpg") as sheet:
         assert sheet.width > 6 * 256  # input, both checkpoints with and without texture, truth

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +13,7 @@ from pconv_train.evaluation.methods import FACTOR, Picture
 from pconv_train.evaluation.pairs import InpaintPair, Pair, Problem, column_name
 from pconv_train.evaluation.run import Run, picture_path
 
+T = TypeVar("T")
 _GAP, _HEAD, _MARGIN = 6, 26, 130  # px between tiles, of the title line, of the row labels
 _CROP = 160  # px of an enlarged picture that are shown
 
@@ -62,11 +64,10 @@ def draw_figures(
     figures = [Figure("examples.jpg", "Side by side", caption, sheet(rows, titles))]
     metric = next((metric for metric in metrics if metric.key == "perceptual"), metrics[0])
     for number, name in enumerate(gallery.checkpoints):
-        worst = worst_pairs(gallery.run, name, pairs, metric)
-        rows = [(f"{pair.column}\n{value:.4f}", gallery.row(pair, gallery.methods)) for value, pair in worst]
-        caption = f"The pictures where {name} does worst by {metric.label} (fig. 11)."
-        if rows:
-            figures.append(Figure(f"worst-{number}.jpg", f"Failures of {name}", caption, sheet(rows, titles)))
+        for kind, found in choose_ranks(rank_pairs(gallery.run, name, pairs, metric)).items():
+            rows = [(f"{pair.column}\n{value:.4f}", gallery.row(pair, gallery.methods)) for value, pair in found]
+            caption = f"Photos where {name} does {kind} by {metric.label}, each with its worst hole (fig. 11)."
+            figures.append(Figure(f"{kind}-{number}.jpg", f"{name}: {kind}", caption, sheet(rows, titles)))
     studied = [name for name in gallery.methods if any((name, pair) in gallery.run.records for pair in study)]
     if studied:
         rows = [(pair.column, gallery.row(pair, studied)) for pair in study]
@@ -77,10 +78,17 @@ def draw_figures(
     return figures + _ablation(gallery, pairs)
 
 
-def worst_pairs(
-    run: Run, method: str, pairs: Sequence[Pair], metric: Metric, count: int = 6
-) -> list[tuple[float, Pair]]:
-    """Find the pairs of different photos that a method does worst on."""
+def choose_ranks(ranked: Sequence[T], count: int = 6) -> dict[str, Sequence[T]]:
+    """Take the worst, the median and the best of a ranking, the worst first; of a short one fewer of each."""
+    if len(ranked) < 3:
+        return {"worst": ranked} if ranked else {}
+    count = min(count, len(ranked) // 3)
+    middle = (len(ranked) - count) // 2
+    return {"worst": ranked[:count], "median": ranked[middle : middle + count], "best": ranked[-count:]}
+
+
+def rank_pairs(run: Run, method: str, pairs: Sequence[Pair], metric: Metric) -> list[tuple[float, Pair]]:
+    """Rank photos by the pair that a method does worst on, the worst first."""
     found = [
         (run.records[method, pair]["figures"][metric.key], pair)
         for pair in pairs
@@ -88,7 +96,7 @@ def worst_pairs(
     ]
     found.sort(key=lambda item: item[0], reverse=metric.better == "lower")
     first = {pair.photo: (value, pair) for value, pair in reversed(found)}  # a photo's worst comes last, and stays
-    return sorted(first.values(), key=lambda item: found.index(item))[:count]
+    return sorted(first.values(), key=lambda item: found.index(item))
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Picture | None]]], titles: Sequence[str], side: int = 192) -> Image.Image:

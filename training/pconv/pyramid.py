@@ -1,0 +1,105 @@
+"""The levels on which texture is looked for: a filled picture, halved until it is small."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RADIUS = 2  # px; patches have 5 × 5
+COARSEST = 96  # px; the pyramid ends with the first level that has no longer side than this
+SEARCH_AREA = 1 << 20  # px of a level that is searched; a larger one only takes over what coarser ones found
+MIN_SOURCES = 64  # patches; a picture that has fewer to offer keeps the network's fill
+ROUNDS = (2, 4, 8)  # of search and vote: at full resolution, at half, at all that is coarser
+REACH = (8, 32, 1 << 14)  # px of the random search, at the same; at most the picture
+GUIDE_SIGMA = 3.0  # px of any level
+GUIDE_WEIGHT = 1.0  # of the blurred fill, against 1 of a patch
+HOLE_WEIGHT = 0.2  # of a filled pixel in a comparison, against 1 of a known one
+
+OFFSETS = [(dy, dx) for dy in range(-RADIUS, RADIUS + 1) for dx in range(-RADIUS, RADIUS + 1)]
+
+
+@dataclass
+class Level:
+    """A picture of the pyramid, its rows one after the other, in a frame of `RADIUS` pixels that repeat its border.
+
+    So a pixel is a number, a shift is a sum, and every patch around a pixel of the picture lies within the frame.
+    A field `(pixels,)` says for each query which source it takes; elsewhere a pixel names itself, which is no source.
+    """
+
+    width: int  # with the frame
+    picture: Tensor  # (pixels, 3)
+    guide: Tensor  # (pixels, 3): the picture blurred, scaled by its weight
+    weight: Tensor  # (pixels,) in a comparison
+    sources: Tensor  # (pixels,) bool: centres of patches that are known and within the picture
+    queries: Tensor  # centres of patches that touch the hole
+    targets: Tensor  # pixels of the hole
+    shifts: Tensor  # from the centre of a patch to its pixels
+    rounds: int = 0  # of search and vote
+    reach: int = 0  # px, of the random search
+
+    @property
+    def tries(self) -> int:
+        """Sources that a round proposes to each query: of its four neighbours, and ever nearer ones at random."""
+        return 4 + self.reach.bit_length()
+
+
+def build_pyramid(picture: Tensor, hole: Tensor) -> list[Level]:
+    """Halve a picture `(1, 3, H, W)` and its hole `(H, W)` until it is small; ends before the hole or sources do."""
+    levels: list[Level] = []
+    filled = hole[None, None].to(picture.dtype)
+    while True:
+        level = _level(picture, filled)
+        if int(level.sources.sum()) < MIN_SOURCES or not len(level.targets):
+            break
+        levels.append(level)
+        if max(picture.shape[-2:]) <= COARSEST:
+            break
+        # A pixel of which half is known is known, and the mean of that: thin holes close, as finer levels fill them
+        # well. But nothing may close before a level that is searched.
+        known = F.avg_pool2d(1 - filled, 2, ceil_mode=True)
+        mean = F.avg_pool2d(picture * (1 - filled), 2, ceil_mode=True) / known.clamp_min(1e-6)
+        filled = (known < (0.5 if len(level.picture) <= SEARCH_AREA else 1)).to(picture.dtype)
+        picture = torch.where(filled > 0, F.avg_pool2d(picture, 2, ceil_mode=True), mean)
+    for index, level in enumerate(levels):
+        kind = -1 if level is levels[-1] else min(index, 2)
+        level.rounds = ROUNDS[kind]
+        level.reach = min(REACH[kind], max(level.width, len(level.picture) // level.width))
+        if len(level.picture) > SEARCH_AREA:
+            level.rounds = 0
+    return levels if levels and levels[-1].rounds else []
+
+
+def _level(picture: Tensor, filled: Tensor) -> Level:
+    frame, side = (RADIUS,) * 4, 2 * RADIUS + 1
+    framed = F.pad(picture, frame, mode="replicate")
+    width = framed.shape[-1]
+    near = F.max_pool2d(filled, side, 1, RADIUS)
+    sources = F.pad((near == 0)[..., RADIUS:-RADIUS, RADIUS:-RADIUS], (2 * RADIUS,) * 4)
+    weight = F.pad(1 - (1 - HOLE_WEIGHT) * filled, frame)  # the frame is no evidence
+    return Level(
+        width,
+        flatten(framed),
+        GUIDE_WEIGHT**0.5 * flatten(blur(framed, GUIDE_SIGMA)),
+        weight.flatten(),
+        sources.flatten(),
+        F.pad(near, frame).flatten().nonzero()[:, 0],
+        F.pad(filled, frame).flatten().nonzero()[:, 0],
+        torch.tensor([dy * width + dx for dy, dx in OFFSETS], device=picture.device),
+    )
+
+
+def flatten(framed: Tensor) -> Tensor:
+    """Lay the rows of `(1, 3, H, W)` one after the other, `(H · W, 3)`."""
+    return framed[0].flatten(1).T.contiguous()
+
+
+def blur(image: Tensor, sigma: float) -> Tensor:
+    """Blur `(1, C, H, W)` with a Gaussian, 3 σ wide; the border is repeated."""
+    reach = math.ceil(3 * sigma)
+    weights = torch.exp(-(torch.arange(-reach, reach + 1, device=image.device) ** 2) / (2 * sigma**2))
+    weights = (weights / weights.sum()).to(image.dtype).expand(image.shape[1], 1, 1, -1)
+    image = F.pad(image, (reach,) * 4, mode="replicate")
+    image = F.conv2d(image, weights, groups=image.shape[1])
+    return F.conv2d(image, weights.transpose(2, 3), groups=image.shape[1])
