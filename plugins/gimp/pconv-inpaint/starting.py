@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import connection
 import wire
@@ -100,17 +101,10 @@ def answers(folder: Path) -> bool:
 
 def launch(command: "list[str]", output: int) -> "subprocess.Popen[bytes]":
     """Start a program that lives on when GIMP, or this plug-in, ends."""
+    apart: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
-        apart = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=clean(os.environ),
-            cwd=Path.home(),
-            creationflags=apart,
-        )
+        apart = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+    # Not in the folder of a picture: on Windows programs are looked for there first.
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -118,5 +112,5 @@ def launch(command: "list[str]", output: int) -> "subprocess.Popen[bytes]":
         stderr=output,
         env=clean(os.environ),
         cwd=Path.home(),
-        start_new_session=True,
+        **apart,
     )
