@@ -165,7 +165,7 @@ class Engine:
                 progress(finished)
             return np.concatenate(band, axis=1)
 
-        plan = self._plan(entry, tiles.TILE, 2 * tiles.receptive_radius(config), factor)
+        plan = self._plan(entry, tiles.TILE, 2 * factor * tiles.halo(config, factor), factor)
         while top < height:
             band = self._compute(entry, plan, attempt)
             top += band.shape[0] // factor

@@ -75,28 +75,50 @@ def test_composite_ignores_the_picture_under_the_hole_and_the_output_outside() -
     assert torch.equal(dirty, composite(output, image, hole))
 
 
+def smaller(large: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.interpolate(large, like.shape[-2:], mode="bicubic", antialias=True)
+
+
 @pytest.mark.parametrize("factor", [2, 4])
-def test_upscale_returns_the_raw_output_clamped(factor: int) -> None:
-    image = torch.rand(2, 3, 5, 6)
-    echo = Echo(torch.randn(2, 3, 5 * factor, 6 * factor))
+def test_upscale_shows_the_network_the_lattice_and_keeps_what_it_adds(factor: int) -> None:
+    large = torch.rand(2, 3, 5 * factor, 6 * factor) * 0.2 + 0.4
+    image = smaller(large, torch.empty(5, 6))
+    echo = Echo(large)
     result = upscale(echo, image, factor)
-    assert torch.equal(result, echo.output.clamp(0, 1))
+    torch.testing.assert_close(result, large)  # reduced it is the picture: nothing is missing
     for given, wanted in zip(echo.given, place_pixels(image, factor), strict=True):
         assert torch.equal(given, wanted)
 
 
+def test_a_reduced_result_is_the_picture() -> None:
+    image = torch.nn.functional.avg_pool2d(torch.rand(1, 3, 30, 34), 5, 1) * 0.8 + 0.1
+    unknown = torch.zeros(1, 1, 26, 30)
+    unknown[..., 4:20, 6:22] = 1
+    off = Echo(torch.full((1, 3, 104, 120), 0.5))
+    assert (smaller(upscale(off, image), image) - image).abs().mean() < 0.05 * (0.5 - image).abs().mean()
+    result = upscale(off, image, hole=unknown)
+    assert torch.equal(result[..., 46:50, 54:58], off.output[..., 46:50, 54:58])  # nothing to go by there
+
+
+def test_upscale_ends_in_the_range() -> None:
+    result = upscale(Echo(torch.randn(1, 3, 16, 16) * 9), torch.rand(1, 3, 4, 4))
+    assert result.min() == 0
+    assert result.max() == 1
+
+
 def test_values_beyond_white_are_enlarged_beside_the_network() -> None:
     image = torch.rand(1, 3, 6, 5)
-    image[..., 2:4, 1:3] = torch.tensor([3.0, -0.5, 1.0]).view(3, 1, 1)
+    image[..., 2:4, 1:3] = torch.tensor([3.0, -0.5, 0.5]).view(3, 1, 1)
+    inside = image.clamp(0, 1)
     echo = Echo(torch.full((1, 3, 24, 20), 0.5))
     result = upscale(echo, image)
-    beyond = torch.nn.functional.interpolate(image - image.clamp(0, 1), scale_factor=4, mode="bicubic")
-    torch.testing.assert_close(result, 0.5 + beyond)
+    beyond = torch.nn.functional.interpolate(image - inside, scale_factor=4, mode="bicubic")
+    torch.testing.assert_close(result, upscale(echo, inside) + beyond)
     assert echo.given[0].min() >= 0
     assert echo.given[0].max() <= 1
     unknown = torch.zeros(1, 1, 6, 5)
     unknown[..., 2:4, 1:3] = 1
-    assert torch.equal(upscale(echo, image, hole=unknown), echo.output)
+    assert torch.equal(upscale(echo, image, hole=unknown), upscale(echo, inside, hole=unknown))
 
 
 def test_upscale_of_a_real_network_by_four(network: PConvUNet) -> None:

@@ -10,6 +10,10 @@ from pconv.edge import EDGE, edge_correction, grow_hole
 from pconv.network import check_image_and_hole
 
 
+CONSISTENT = 3  # rounds of back-projection; see training/RECIPE.md
+CONSISTENT_RADIUS = 4 * CONSISTENT  # px of the small picture that they look to each side: two there and two back each
+
+
 def composite(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     """Take `output` inside the hole and `image` everywhere else.
 
@@ -47,8 +51,10 @@ def upscale(
 ) -> Tensor:
     """Enlarge a picture by offset pixels (§5.2): its pixels on a lattice, the network fills between them.
 
-    The lattice pixels condition the network; the raw output is the result, at the lattice too. The network is made for
-    values in [0, 1]: by how much others lie outside is enlarged bicubically and added.
+    The lattice pixels condition the network, and the raw output counts, at the lattice too. What it lacks of the picture
+    is enlarged and added, `CONSISTENT` times: reduced again, the result is the picture (back-projection, Irani and Peleg
+    1991, https://doi.org/10.1016/1049-9652(91)90045-L; the paper has none). The network is made for values in [0, 1]: by
+    how much others lie outside is enlarged bicubically and added.
 
     Args:
         network: An upscaling network in eval mode, trained for this factor, or what wraps one.
@@ -67,9 +73,18 @@ def upscale(
     if hole is not None:
         between[..., factor // 2 :: factor, factor // 2 :: factor] = (hole != 0).to(between.dtype)
     output: Tensor = network(placed, between)
-    result = output.clamp(0, 1).to(image.dtype)
+    result = _make_consistent(output.to(image.dtype), inside, hole).clamp(0, 1)
     outside = image - inside
     return result + F.interpolate(outside, scale_factor=factor, mode="bicubic") if outside.any() else result
+
+
+def _make_consistent(large: Tensor, image: Tensor, hole: Tensor | None) -> Tensor:
+    """Add what `large` lacks of `image`, both made smaller and larger bicubically; nothing where the hole is."""
+    for _ in range(CONSISTENT):
+        small = F.interpolate(large, image.shape[-2:], mode="bicubic", antialias=True)
+        missing = image - small if hole is None else (image - small).masked_fill(hole != 0, 0)
+        large = large + F.interpolate(missing, large.shape[-2:], mode="bicubic")
+    return large
 
 
 def place_pixels(image: Tensor, factor: int) -> tuple[Tensor, Tensor]:

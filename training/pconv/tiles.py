@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pconv.network import PConvUNetConfig
-from pconv.operations import upscale
+from pconv.operations import CONSISTENT_RADIUS, upscale
 
 
 class Network(Protocol):
@@ -94,11 +94,11 @@ def upscale_band(
     Yields:
         From the left, how far the result has come in pixels of `image`, and the tile `(1, 3, K·rows, K·columns)`.
     """
-    _, halo = _alignment(network.config, factor)
+    around = halo(network.config, factor)
     width, bottom = image.shape[-1], min(image.shape[-2], above + tile)
     for left in range(0, width, tile):
-        start, right = max(0, left - halo), min(width, left + tile)
-        part = (..., slice(None), slice(start, min(width, right + halo)))
+        start, right = max(0, left - around), min(width, left + tile)
+        part = (..., slice(None), slice(start, min(width, right + around)))
         large = upscale(network, image[part], factor, None if hole is None else hole[part])
         rows = slice(above * factor, bottom * factor)
         yield right, large[..., rows, (left - start) * factor : (right - start) * factor]
@@ -116,13 +116,26 @@ def band_rows(config: PConvUNetConfig, factor: int, tile: int, top: int) -> tupl
     Returns:
         The rows to cut from the picture, the tiles' true side, and the rows above them.
     """
-    step, halo = _alignment(config, factor)
+    step, around = _step(config, factor), halo(config, factor)
     tile = max(1, math.ceil(tile / step)) * step
-    return slice(max(0, top - halo), top + tile + halo), tile, min(top, halo)
+    return slice(max(0, top - around), top + tile + around), tile, min(top, around)
 
 
-def _alignment(config: PConvUNetConfig, factor: int) -> tuple[int, int]:
-    """After how many pixels the halvings of the U-Net fall alike, and surroundings that are a multiple of that."""
+def halo(config: PConvUNetConfig, factor: int) -> int:
+    """How far around a tile its pixels look.
+
+    Args:
+        config: Of the network.
+        factor: Enlargement.
+
+    Returns:
+        Pixels of the small picture to each side, a multiple of the step after which tiles may begin.
+    """
+    step = _step(config, factor)
+    return math.ceil((receptive_radius(config) / factor + CONSISTENT_RADIUS) / step) * step
+
+
+def _step(config: PConvUNetConfig, factor: int) -> int:
+    """After how many pixels the halvings of the U-Net fall alike."""
     period = 1 << len(config.channels)
-    step = period // math.gcd(period, factor)
-    return step, math.ceil(receptive_radius(config) / factor / step) * step
+    return period // math.gcd(period, factor)

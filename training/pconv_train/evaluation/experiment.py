@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from pconv import describe_checkpoint, edge, filling, pyramid, texture
+from pconv import describe_checkpoint, edge, filling, operations, pyramid, texture
 
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.figures import Gallery, draw_figures
@@ -92,7 +92,7 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         info = describe_checkpoint(path)
         if info.task != experiment.task:
             raise ConfigError(f"{path} is for the task {info.task!r}, not {experiment.task!r}")
-        identity = f"checkpoint sha256 {info.sha256}, code {_digest(edge, filling)}"
+        identity = f"checkpoint sha256 {info.sha256}, code {_digest(edge, filling, operations)}"
         methods.append(Method(name, CHECKPOINT, path, identity))
         if experiment.task == "inpaint":
             identity = f"{identity}, texture {_digest(texture, pyramid)}"
