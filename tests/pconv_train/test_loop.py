@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pconv import PConvUNet, load_checkpoint, save_checkpoint
+from pconv import PConvUNet, PConvUNetConfig, load_checkpoint, place_pixels, save_checkpoint, upscale
 from pconv_train import loop, state, validation
 from pconv_train.config import ConfigError, TrainConfig
 from pconv_train.loop import DivergedError, schedule, train
@@ -371,3 +371,10 @@ def test_export_is_the_ema(small_config, tmp_path):
     assert "Drawn by a test." in card
     assert "12 " not in card.splitlines()[0]
     assert "| pictures seen | 12 |" in card
+
+
+def test_upscale_is_trained_as_it_is_used(small_config):
+    network, small = PConvUNet(PConvUNetConfig((8, 8), (3, 3))).eval(), torch.rand(2, 3, 8, 8)
+    output = validation.restore(network, *place_pixels(small, 4), replace(small_config, task="upscale"))
+    assert output.requires_grad
+    torch.testing.assert_close(output.detach().clamp(0, 1), upscale(network, small, 4))

@@ -9,7 +9,6 @@ from torch import Tensor
 from pconv.edge import EDGE, edge_correction, grow_hole
 from pconv.network import check_image_and_hole
 
-
 CONSISTENT = 3  # rounds of back-projection; see training/RECIPE.md
 CONSISTENT_RADIUS = 4 * CONSISTENT  # px of the small picture that they look to each side: two there and two back each
 
@@ -51,10 +50,9 @@ def upscale(
 ) -> Tensor:
     """Enlarge a picture by offset pixels (§5.2): its pixels on a lattice, the network fills between them.
 
-    The lattice pixels condition the network, and the raw output counts, at the lattice too. What it lacks of the picture
-    is enlarged and added, `CONSISTENT` times: reduced again, the result is the picture (back-projection, Irani and Peleg
-    1991, https://doi.org/10.1016/1049-9652(91)90045-L; the paper has none). The network is made for values in [0, 1]: by
-    how much others lie outside is enlarged bicubically and added.
+    The lattice pixels condition the network, and the raw output counts, at the lattice too; it is made consistent with
+    the small picture (`make_consistent`). The network is made for values in [0, 1]: by how much others lie outside is
+    enlarged bicubically and added.
 
     Args:
         network: An upscaling network in eval mode, trained for this factor, or what wraps one.
@@ -73,13 +71,25 @@ def upscale(
     if hole is not None:
         between[..., factor // 2 :: factor, factor // 2 :: factor] = (hole != 0).to(between.dtype)
     output: Tensor = network(placed, between)
-    result = _make_consistent(output.to(image.dtype), inside, hole).clamp(0, 1)
+    result = make_consistent(output.to(image.dtype), inside, hole).clamp(0, 1)
     outside = image - inside
     return result + F.interpolate(outside, scale_factor=factor, mode="bicubic") if outside.any() else result
 
 
-def _make_consistent(large: Tensor, image: Tensor, hole: Tensor | None) -> Tensor:
-    """Add what `large` lacks of `image`, both made smaller and larger bicubically; nothing where the hole is."""
+def make_consistent(large: Tensor, image: Tensor, hole: Tensor | None = None) -> Tensor:
+    """Let an enlarged picture be the small one again when it is reduced bicubically, very nearly.
+
+    Each round reduces it, and adds what it lacks of the small picture, enlarged: back-projection (Irani and Peleg 1991,
+    https://doi.org/10.1016/1049-9652(91)90045-L). The paper has no such step.
+
+    Args:
+        large: `(N, 3, K·H, K·W)`.
+        image: The small picture, `(N, 3, H, W)`.
+        hole: `(N, 1, H, W)`, 0 = known, anything else = unknown: there nothing is added; None: all is known.
+
+    Returns:
+        `(N, 3, K·H, K·W)`, not clamped.
+    """
     for _ in range(CONSISTENT):
         small = F.interpolate(large, image.shape[-2:], mode="bicubic", antialias=True)
         missing = image - small if hole is None else (image - small).masked_fill(hole != 0, 0)

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from pconv import PConvUNet, load_checkpoint
-from pconv.operations import predict
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -19,7 +18,7 @@ from pconv_train.log import RunLog
 from pconv_train.losses import total_loss
 from pconv_train.machine import agree, choose_precision, ignore_stop_signals, join_processes, stop_signals
 from pconv_train.state import STATE_FILE, Ema, Progress, load_state, save_state
-from pconv_train.validation import set_training_mode, to_device, validate
+from pconv_train.validation import restore, set_training_mode, to_device, validate
 from pconv_train.vgg import load_vgg
 
 BAD_STEPS_LIMIT = 20  # steps in a row without a finite gradient that end a run
@@ -94,7 +93,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 group["lr"] = config.learning_rate * schedule(config, progress)
             statistics = [buffer.clone() for buffer in network.buffers()]
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                output = predict(model, image, hole, config.edge)
+                output = restore(model, image, hole, config)
             generator = torch.Generator().manual_seed(config.seed + progress.step)
             loss, terms = total_loss(output, target, hole, config.loss, features, config.perceptual_crop, generator)
             optimizer.zero_grad(set_to_none=True)

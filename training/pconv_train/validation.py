@@ -2,14 +2,23 @@
 
 import torch
 from pconv import PConvUNet, composite
-from pconv.operations import predict
+from pconv.operations import make_consistent, predict
 from torch import Tensor, nn
 
 from pconv_train.config import TrainConfig
-from pconv_train.data import Sample, to_unit
+from pconv_train.data import UPSCALE_FACTOR, Sample, to_unit
 from pconv_train.log import RunLog
 from pconv_train.metrics import l1_percent, psnr, ssim
 from pconv_train.state import Ema
+
+
+def restore(model: nn.Module, image: Tensor, hole: Tensor, config: TrainConfig) -> Tensor:
+    """Let the network restore pictures the way its task is used, `(N, 3, S, S)` not clamped."""
+    output = predict(model, image, hole, config.edge)
+    if config.task != "upscale":
+        return output
+    lattice = slice(UPSCALE_FACTOR // 2, None, UPSCALE_FACTOR)
+    return make_consistent(output.float(), image[..., lattice, lattice])
 
 
 @torch.no_grad()
@@ -30,7 +39,7 @@ def validate(
     rows: list[list[Tensor]] = []
     for sample in samples:
         image, hole, target = to_device([part[None] for part in sample], device)
-        output = predict(network, image, hole, config.edge).clamp(0, 1)
+        output = restore(network, image, hole, config).clamp(0, 1)
         # Upscaling shows the raw output, also where it knew a pixel; inpainting keeps what is known.
         restored = output if config.task == "upscale" else composite(output, image, hole)
         for name, metric in (("l1", l1_percent), ("psnr", psnr), ("ssim", ssim)):
