@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 RADIUS = 2  # px; patches have 5 × 5
+RING = 4  # px around the hole that get texture too at full resolution, to see how it differs from what is known
 COARSEST = 96  # px; the pyramid ends with the first level that has no longer side than this
 SEARCH_AREA = 1 << 20  # px of a level that is searched; a larger one only takes over what coarser ones found
 MIN_SOURCES = 64  # patches; a picture that has fewer to offer keeps the network's fill
 ROUNDS = (2, 4, 8)  # of search and vote: at full resolution, at half, at all that is coarser
 REACH = (8, 32, 1 << 14)  # px of the random search, at the same; at most the picture
-GUIDE_SIGMA = 3.0  # px of any level
+GUIDE_SIGMA = 4.0  # px of any level
 GUIDE_WEIGHT = 1.0  # of the blurred fill, against 1 of a patch
 HOLE_WEIGHT = 0.2  # of a filled pixel in a comparison, against 1 of a known one
 
@@ -33,8 +34,8 @@ class Level:
     guide: Tensor  # (pixels, 3): the picture blurred, scaled by its weight
     weight: Tensor  # (pixels,) in a comparison
     sources: Tensor  # (pixels,) bool: centres of patches that are known and within the picture
-    queries: Tensor  # centres of patches that touch the hole
-    targets: Tensor  # pixels of the hole
+    queries: Tensor  # centres of patches that touch those
+    targets: Tensor  # pixels of the hole, and of its ring
     shifts: Tensor  # from the centre of a patch to its pixels
     rounds: int = 0  # of search and vote
     reach: int = 0  # px, of the random search
@@ -50,7 +51,7 @@ def build_pyramid(picture: Tensor, hole: Tensor) -> list[Level]:
     levels: list[Level] = []
     filled = hole[None, None].to(picture.dtype)
     while True:
-        level = _level(picture, filled)
+        level = _level(picture, filled, 0 if levels else RING)
         if int(level.sources.sum()) < MIN_SOURCES or not len(level.targets):
             break
         levels.append(level)
@@ -71,11 +72,12 @@ def build_pyramid(picture: Tensor, hole: Tensor) -> list[Level]:
     return levels if levels and levels[-1].rounds else []
 
 
-def _level(picture: Tensor, filled: Tensor) -> Level:
+def _level(picture: Tensor, filled: Tensor, ring: int) -> Level:
     frame, side = (RADIUS,) * 4, 2 * RADIUS + 1
     framed = F.pad(picture, frame, mode="replicate")
     width = framed.shape[-1]
-    near = F.max_pool2d(filled, side, 1, RADIUS)
+    grown = F.max_pool2d(filled, 2 * ring + 1, 1, ring)
+    near = F.max_pool2d(grown, side, 1, RADIUS)
     sources = F.pad((near == 0)[..., RADIUS:-RADIUS, RADIUS:-RADIUS], (2 * RADIUS,) * 4)
     weight = F.pad(1 - (1 - HOLE_WEIGHT) * filled, frame)  # the frame is no evidence
     return Level(
@@ -85,7 +87,7 @@ def _level(picture: Tensor, filled: Tensor) -> Level:
         weight.flatten(),
         sources.flatten(),
         F.pad(near, frame).flatten().nonzero()[:, 0],
-        F.pad(filled, frame).flatten().nonzero()[:, 0],
+        F.pad(grown, frame).flatten().nonzero()[:, 0],
         torch.tensor([dy * width + dx for dy, dx in OFFSETS], device=picture.device),
     )
 

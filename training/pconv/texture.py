@@ -4,7 +4,8 @@ The network gives colours and shapes, but softly. Here every small patch of its 
 photograph that look like it: PatchMatch (Barnes et al. 2009, https://doi.org/10.1145/1531326.1531330) within the
 expectation maximisation of Wexler et al. 2007 (https://doi.org/10.1109/TPAMI.2007.60), coarse to fine. What differs is
 where it starts and what it keeps to: the network's fill, compared with the photograph where both are blurred, or the
-softest patches would win. So structure decides which patches are copied.
+softest patches would win. So structure decides which patches are copied. In the end low frequencies are the network's,
+and the patches' error in a ring around the hole is continued into it, as for the network (`pconv.edge`).
 
 Work follows the hole: all rounds run over its pixels, and nothing is read beyond `MARGIN` px around it. The same seed
 gives the same pixels.
@@ -17,14 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pconv.edge import edge_correction, grow_hole
 from pconv.network import check_image_and_hole
-from pconv.pyramid import OFFSETS, RADIUS, Level, blur, build_pyramid, flatten
+from pconv.pyramid import OFFSETS, RADIUS, RING, Level, blur, build_pyramid, flatten
 
 MARGIN = 256  # px around the hole in which patches are looked for
 FIRST_SWEEPS = 4  # of the first search, which starts anywhere; 1 later
 FIRST_SIGMA = 1.0  # px of the coarsest level, of the blur of the first search
-TOLERANCE = 0.01  # distance at which a patch's vote counts 1/√e
-VOTE_SIGMA, LAST_SIGMA = 1.0, 0.6  # px; how far from its centre a patch votes; less for the result, to stay sharp
+TOLERANCE = 0.002  # distance at which a patch's vote counts 1/√e
+VOTE_SIGMA, LAST_SIGMA = 1.0, 0.4  # px; how far from its centre a patch votes; less for the result, to stay sharp
+MATCH_SIGMA = 6.0  # px; what is slower than that comes from the network
 
 _NO_PATCH = 1e-6  # weight of the network's fill among the votes: it stays where no patch is like it
 
@@ -94,7 +97,15 @@ def _synthesize(picture: Tensor, hole: Tensor, seed: int, on_step: Callable[[flo
         estimate = _improve(level, field, weights, level.rounds, generator, tick, level is levels[0])
         coarsest = level
     framed = estimate.view(1, -1, coarsest.width, 3).permute(0, 3, 1, 2)
-    return framed[..., RADIUS:-RADIUS, RADIUS:-RADIUS]
+    return _match(framed[..., RADIUS:-RADIUS, RADIUS:-RADIUS], picture, hole[None, None])
+
+
+def _match(texture: Tensor, picture: Tensor, hole: Tensor) -> Tensor:
+    """Give texture the low frequencies of the network's fill, and let it meet what is known around the hole."""
+    there = grow_hole(hole, RING).to(texture.dtype)
+    missing = blur(there * (picture - texture), MATCH_SIGMA) / blur(there, MATCH_SIGMA).clamp_min(1e-3)
+    texture = texture + there * missing
+    return texture + edge_correction(texture, picture, hole)
 
 
 def _improve(
@@ -107,11 +118,11 @@ def _improve(
     finest: bool,
 ) -> Tensor:
     """Vote, and search and vote again for some rounds; improves `field` in place and returns the picture."""
-    estimate = _vote(level, field, weights, LAST_SIGMA if finest and not rounds else VOTE_SIGMA)
+    estimate = _vote(level, field, weights, finest and not rounds)
     features = _features(level, level.picture) if rounds else estimate
     for left in reversed(range(rounds)):
         distance = _search(level, features, estimate, field, generator, tick)
-        estimate = _vote(level, field, _agreement(distance), VOTE_SIGMA if left or not finest else LAST_SIGMA)
+        estimate = _vote(level, field, _agreement(distance), finest and not left)
     return estimate
 
 
@@ -157,8 +168,12 @@ def _candidates(level: Level, field: Tensor, generator: torch.Generator) -> Iter
         reach //= 2
 
 
-def _vote(level: Level, field: Tensor, weights: Tensor, sigma: float) -> Tensor:
-    """Compose the hole from the patches that cover its pixels; where none counts, the network's fill stays."""
+def _vote(level: Level, field: Tensor, weights: Tensor, last: bool) -> Tensor:
+    """Compose the hole from the patches that cover its pixels; where none counts, the network's fill stays.
+
+    The last vote counts in the ring around the hole too: there it tells how texture differs from what is known.
+    """
+    sigma = LAST_SIGMA if last else VOTE_SIGMA
     votes = torch.zeros_like(level.weight)
     votes[level.queries] = weights
     total = torch.full_like(votes[level.targets], _NO_PATCH)
@@ -172,7 +187,7 @@ def _vote(level: Level, field: Tensor, weights: Tensor, sigma: float) -> Tensor:
             colours += weight[:, None] * level.picture[(field[centres] + shift).clamp_(0, len(field) - 1)]
     estimate = level.picture.clone()
     estimate[level.targets] = colours / total[:, None]
-    return estimate
+    return estimate if last else torch.where(level.weight[:, None] == 1, level.picture, estimate)
 
 
 def _agreement(distance: Tensor) -> Tensor:
