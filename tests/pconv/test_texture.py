@@ -38,6 +38,13 @@ def test_a_soft_fill_gets_the_texture_of_the_photograph():
     assert 0.06 < contrast(add_texture(filled, hole), hole) < 0.14
 
 
+def test_a_soft_fill_takes_texture_of_its_mean_rather_than_what_is_as_soft():
+    photo, hole = 0.5 + 2 * (grain(96, 96) - 0.5), block(96, 96, 40, 44, 40)
+    photo[:, :, :30] = 0.62  # flat; pixel by pixel it is nearer to the fill than grain is
+    textured = add_texture(torch.where(hole > 0, 0.5, photo), hole)
+    assert contrast(textured, block(96, 96, 50, 54, 20)) > 0.08
+
+
 def test_the_fill_decides_what_is_copied():
     photo, hole = grain(), block(left=20, size=24)
     photo[..., :32] *= 0.4
