@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pconv import PConvUNet, add_texture, filling, fold_batch_norm, inpaint, load_checkpoint, tiles
+from pconv.pyramid import SEARCH_AREA, SEARCH_BYTES
 from pconv_api import Box, Texture
 from torch import Tensor
 
@@ -209,10 +210,11 @@ class Engine:
 
     def _add_texture(self, filled: Tensor, hole: NDArray[np.bool_], on_step: Progress) -> Tensor:
         """Add texture where the fill was computed, or else on the CPU, or else none."""
+        area = min(SEARCH_AREA, (self.memory or default_memory(self.device)) // SEARCH_BYTES)
         for device in dict.fromkeys((str(filled.device), "cpu")):
             try:
                 mask = torch.from_numpy(hole).to(device, torch.float32)[None, None]
-                return add_texture(filled.to(device), mask, on_step=on_step)
+                return add_texture(filled.to(device), mask, on_step=on_step, area=area)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

@@ -172,6 +172,14 @@ def test_too_little_memory_for_texture_keeps_the_networks_fill(models, monkeypat
     assert (told, calls) == (["no-texture"], [1])
 
 
+@pytest.mark.parametrize(("memory", "area"), [(640 << 10, 1 << 10), (1 << 40, 1 << 20), (None, 838860)])
+def test_texture_is_searched_in_as_much_as_fits_the_memory(models, monkeypatch, memory, area):
+    seen = []
+    monkeypatch.setattr("pconv_server.engine.add_texture", lambda filled, *_, **options: seen.append(options) or filled)
+    Engine(CPU, models, memory).inpaint(IMAGE, HOLE)
+    assert [options["area"] for options in seen] == [area]
+
+
 def test_a_finished_request_leaves_nothing_in_memory(models, config_home):
     import gc
     import weakref

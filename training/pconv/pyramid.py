@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 RADIUS = 2  # px; patches have 5 × 5
-RING = 4  # px around the hole that get texture too at full resolution, to see how it differs from what is known
+RING = 2  # px around the hole that get texture too at full resolution, to see how it differs from what is known
 COARSEST = 96  # px; the pyramid ends with the first level that has no longer side than this
 SEARCH_AREA = 1 << 20  # px of a level that is searched; a larger one only takes over what coarser ones found
+SEARCH_BYTES = 640  # of memory for each of them, about
 MIN_SOURCES = 64  # patches; a picture that has fewer to offer keeps the network's fill
 ROUNDS = (2, 4, 8)  # of search and vote: at full resolution, at half, at all that is coarser
 REACH = (8, 32, 1 << 14)  # px of the random search, at the same; at most the picture
@@ -46,7 +47,7 @@ class Level:
         return 4 + self.reach.bit_length()
 
 
-def build_pyramid(picture: Tensor, hole: Tensor) -> list[Level]:
+def build_pyramid(picture: Tensor, hole: Tensor, area: int) -> list[Level]:
     """Halve a picture `(1, 3, H, W)` and its hole `(H, W)` until it is small; ends before the hole or sources do."""
     levels: list[Level] = []
     filled = hole[None, None].to(picture.dtype)
@@ -61,13 +62,13 @@ def build_pyramid(picture: Tensor, hole: Tensor) -> list[Level]:
         # well. But nothing may close before a level that is searched.
         known = F.avg_pool2d(1 - filled, 2, ceil_mode=True)
         mean = F.avg_pool2d(picture * (1 - filled), 2, ceil_mode=True) / known.clamp_min(1e-6)
-        filled = (known < (0.5 if len(level.picture) <= SEARCH_AREA else 1)).to(picture.dtype)
+        filled = (known < (0.5 if len(level.picture) <= area else 1)).to(picture.dtype)
         picture = torch.where(filled > 0, F.avg_pool2d(picture, 2, ceil_mode=True), mean)
     for index, level in enumerate(levels):
         kind = -1 if level is levels[-1] else min(index, 2)
         level.rounds = ROUNDS[kind]
         level.reach = min(REACH[kind], max(level.width, len(level.picture) // level.width))
-        if len(level.picture) > SEARCH_AREA:
+        if len(level.picture) > area:
             level.rounds = 0
     return levels if levels and levels[-1].rounds else []
 

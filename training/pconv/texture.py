@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pconv.edge import edge_correction, grow_hole
 from pconv.network import check_image_and_hole
-from pconv.pyramid import OFFSETS, RADIUS, RING, Level, blur, build_pyramid, flatten
+from pconv.pyramid import OFFSETS, RADIUS, RING, SEARCH_AREA, Level, blur, build_pyramid, flatten
 
 MARGIN = 256  # px around the hole in which patches are looked for
 FIRST_SWEEPS = 4  # of the first search, which starts anywhere; 1 later
@@ -29,12 +29,17 @@ TOLERANCE = 0.002  # distance at which a patch's vote counts 1/√e
 VOTE_SIGMA, LAST_SIGMA = 1.0, 0.4  # px; how far from its centre a patch votes; less for the result, to stay sharp
 MATCH_SIGMA = 6.0  # px; what is slower than that comes from the network
 
+_ROWS = 1 << 14  # queries compared at once
 _NO_PATCH = 1e-6  # weight of the network's fill among the votes: it stays where no patch is like it
 
 
 @torch.inference_mode()
 def add_texture(
-    filled: Tensor, hole: Tensor, seed: int = 0, on_step: Callable[[float], None] = lambda _: None
+    filled: Tensor,
+    hole: Tensor,
+    seed: int = 0,
+    on_step: Callable[[float], None] = lambda _: None,
+    area: int = SEARCH_AREA,
 ) -> Tensor:
     """Replace a soft fill by texture of the same photograph.
 
@@ -43,6 +48,8 @@ def add_texture(
         hole: `(N, 1, H, W)`, 0 = keep, anything else = filled by the network.
         seed: Of the random search.
         on_step: Called with the finished fraction, never falling, many times a second; what it raises ends the work.
+        area: Pixels of the largest picture that is searched, which take `SEARCH_BYTES` each; instead of a larger one a
+            reduced one is, and what is found there is taken over.
 
     Returns:
         `(N, 3, H, W)` in the range of `filled`, equal to it wherever `hole` is 0, and everywhere if the surroundings of
@@ -61,15 +68,15 @@ def add_texture(
             def step(fraction: float, index: int = index) -> None:
                 on_step((index + fraction) / len(filled))
 
-            texture = _synthesize(part, mask, seed, step)
+            texture = _synthesize(part, mask, seed, step, area)
             result[index, :, rows, columns][:, mask] = texture[0][:, mask].to(result.dtype)
     on_step(1.0)
     return result
 
 
-def _synthesize(picture: Tensor, hole: Tensor, seed: int, on_step: Callable[[float], None]) -> Tensor:
+def _synthesize(picture: Tensor, hole: Tensor, seed: int, on_step: Callable[[float], None], area: int) -> Tensor:
     """Give the hole `(H, W)` of a filled picture `(1, 3, H, W)` texture, as far as there is some."""
-    levels = build_pyramid(picture, hole)
+    levels = build_pyramid(picture, hole, area)
     if not levels:
         return picture
     total = sum(level.rounds * level.tries * len(level.queries) for level in levels)
@@ -138,13 +145,18 @@ def _search(
     queries = level.queries
     pixels = queries[:, None] + level.shifts
     weight = level.weight[pixels]
-    weight = (weight / weight.sum(1, keepdim=True)).repeat_interleave(3, 1)
-    weight = torch.cat([weight, weight.new_ones(len(queries), 3)], 1)  # of the guide, which is scaled already
+    weight = weight / weight.sum(1, keepdim=True)
+    weight = torch.cat([weight, weight.new_ones(len(queries), 1)], 1)  # of the guide, which is scaled already
     wanted = torch.cat([estimate[pixels].flatten(1), level.guide[queries]], 1)
 
+    del pixels  # large, as all here with a row for every query
+
     def compare(sources: Tensor) -> Tensor:
-        difference = features.index_select(0, sources).sub_(wanted).square_().mul_(weight).sum(1)
-        return torch.where(level.sources[sources], difference, torch.inf)
+        parts = []
+        for some, like, heavy in zip(*(torch.split(rows, _ROWS) for rows in (sources, wanted, weight)), strict=True):
+            difference = features.index_select(0, some).to(like.dtype).sub_(like).square_()
+            parts.append(difference.view(len(some), -1, 3).sum(2).mul_(heavy).sum(1))
+        return torch.where(level.sources[sources], torch.cat(parts), torch.inf)
 
     best = compare(field[queries])
     for candidates in _candidates(level, field, generator):
@@ -221,11 +233,11 @@ def _refine(coarse: Level, found: Tensor, level: Level) -> tuple[Tensor, Tensor]
 
 
 def _features(level: Level, picture: Tensor) -> Tensor:
-    """Lay out the patch around every pixel as a row, its guide at the end."""
+    """Lay out the patch around every pixel as a row, its guide at the end; in half precision, for they are large."""
     reach = int(level.shifts[-1])
-    padded = F.pad(picture, (0, 0, reach, reach))
+    padded = F.pad(picture.half(), (0, 0, reach, reach))
     rows = [padded[reach + shift : reach + shift + len(picture)] for shift in level.shifts.tolist()]
-    return torch.cat([*rows, level.guide], 1)
+    return torch.cat([*rows, level.guide.half()], 1)
 
 
 def _surroundings(occupied: Tensor) -> slice:
