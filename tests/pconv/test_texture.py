@@ -92,6 +92,13 @@ def test_texture_meets_what_is_known_around_it():
     assert inside(result - picture, rim).abs().mean() < 0.02
 
 
+def test_texture_stays_in_the_range_of_the_picture():
+    picture, hole = torch.linspace(0, 1, 64).expand(1, 3, 64, 64), block()
+    result = pconv.texture._match(torch.where(hole > 0, grain().round(), picture), picture, hole)
+    assert result.min() == 0
+    assert result.max() == 1
+
+
 def test_the_ring_around_the_hole_shows_what_texture_would_be_there(monkeypatch):
     seen = []
     monkeypatch.setattr(pconv.texture, "_match", lambda texture, picture, hole: seen.append(texture) or texture)

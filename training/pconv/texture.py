@@ -112,7 +112,7 @@ def _match(texture: Tensor, picture: Tensor, hole: Tensor) -> Tensor:
     there = grow_hole(hole, RING).to(texture.dtype)
     missing = blur(there * (picture - texture), MATCH_SIGMA) / blur(there, MATCH_SIGMA).clamp_min(1e-3)
     texture = texture + there * missing
-    return texture + edge_correction(texture, picture, hole)
+    return (texture + edge_correction(texture, picture, hole)).clamp(picture.min(), picture.max())
 
 
 def _improve(
