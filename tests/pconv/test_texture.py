@@ -62,7 +62,7 @@ def test_shapes_of_the_fill_survive_where_nothing_known_speaks_for_them():
     filled = torch.where(hole > 0, 0.25, photo)
     filled[..., 35:55, 35:55] = 0.7  # bright amid dark, copied from far away
     textured = add_texture(filled, hole)
-    assert (textured[..., 37:53, 37:53] > 0.5).float().mean() > 0.94
+    assert (textured[..., 37:53, 37:53] > 0.5).float().mean() > 0.92
     assert (textured[..., 20:32, 20:70] < 0.5).float().mean() > 0.98
 
 

@@ -30,7 +30,7 @@ VOTE_SIGMA, LAST_SIGMA = 1.0, 0.4  # px; how far from its centre a patch votes; 
 MATCH_SIGMA = 6.0  # px; what is slower than that comes from the network
 
 _ROWS = 1 << 14  # queries compared at once
-_NO_PATCH = 1e-6  # weight of the network's fill among the votes: it stays where no patch is like it
+_NO_PATCH = 1e-22  # weight of the network's fill among the votes: it stays where every patch is 0.2 or more away
 
 
 @torch.inference_mode()
