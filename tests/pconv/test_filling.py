@@ -134,3 +134,12 @@ def test_values_beyond_white_reach_into_the_hole() -> None:
     assert result[..., 32, 20].min() > 3
     assert result.min() >= -0.5
     assert result.max() <= 4
+
+
+def test_no_line_shows_between_wide_and_narrow_parts() -> None:
+    image, hole = torch.full((1, 3, 256, 256), 0.5), torch.zeros(1, 1, 256, 256)
+    hole[..., 60:180, 40:160] = 1
+    hole[..., 100:130, 160:230] = 1  # a narrow part beside the wide one
+    assert 0 < wide_parts(hole > 0).sum() < hole.sum()
+    filled = inpaint(lambda image, hole: torch.where(hole > 0, 0.7, image), image, hole)  # too bright everywhere
+    torch.testing.assert_close(filled, image, atol=0.05, rtol=0)

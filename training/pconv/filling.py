@@ -90,8 +90,8 @@ def _levels(image: Tensor, hole: Tensor, edge: int, tile: int) -> Iterator[_Leve
     while True:
         wide = wide_parts(hole)
         narrow = hole & ~wide
-        # Not into the wide part: what comes from there is known by then.
-        grown = torch.where(wide, 0, grow_hole(narrow, edge)) if narrow.any() else narrow.to(torch.float32)
+        # Into the wide part too: what comes from there is known by then, and has to be met like all that is.
+        grown = grow_hole(narrow, edge) if narrow.any() else narrow.to(torch.float32)
         yield _Level(image, hole, wide, grown, list(_windows(grown, tile)))
         if not wide.any():
             return
