@@ -109,12 +109,12 @@ def test_then_the_cpu_helps_out(small_windows, models, monkeypatch):
 
     monkeypatch.setattr(engine, "_network", noting)
     monkeypatch.setattr(PConvUNet, "forward", failing)
-    filled = engine.inpaint(IMAGE, HOLE)
+    filled = engine.inpaint(IMAGE, HOLE, texture=Texture.NETWORK)
     assert told == ["smaller-tiles", "cpu"]
     assert set(devices) == {"cpu:0", "cpu"}
     monkeypatch.undo()
     monkeypatch.setattr(filling, "HALO", 16)
-    assert np.array_equal(filled, Engine(CPU, models, memory=1).inpaint(IMAGE, HOLE))
+    assert np.array_equal(filled, Engine(CPU, models, memory=1).inpaint(IMAGE, HOLE, texture=Texture.NETWORK))
 
 
 def test_no_memory_at_all_is_a_sentence_and_the_next_job_runs(small_windows, models, fail_at):
