@@ -172,7 +172,7 @@ def test_too_little_memory_for_texture_keeps_the_networks_fill(models, monkeypat
     assert (told, calls) == (["no-texture"], [1])
 
 
-@pytest.mark.parametrize(("memory", "area"), [(640 << 10, 1 << 10), (1 << 40, 1 << 20), (None, 838860)])
+@pytest.mark.parametrize(("memory", "area"), [(700 << 10, 1 << 10), (1 << 40, 1 << 20), (None, 766958)])
 def test_texture_is_searched_in_as_much_as_fits_the_memory(models, monkeypatch, memory, area):
     seen = []
     monkeypatch.setattr("pconv_server.engine.add_texture", lambda filled, *_, **options: seen.append(options) or filled)

@@ -29,7 +29,7 @@ TOLERANCE = 0.002  # distance at which a patch's vote counts 1/√e
 VOTE_SIGMA, LAST_SIGMA = 1.0, 0.4  # px; how far from its centre a patch votes; less for the result, to stay sharp
 MATCH_SIGMA = 6.0  # px; what is slower than that comes from the network
 
-_ROWS = 1 << 14  # queries compared at once
+_ROWS = 1 << 12  # queries compared at once
 _NO_PATCH = 1e-22  # weight of the network's fill among the votes: it stays where every patch is 0.2 or more away
 
 
@@ -145,8 +145,8 @@ def _search(
     queries = level.queries
     pixels = queries[:, None] + level.shifts
     weight = level.weight[pixels]
-    weight = weight / weight.sum(1, keepdim=True)
-    weight = torch.cat([weight, weight.new_ones(len(queries), 1)], 1)  # of the guide, which is scaled already
+    weight = (weight / weight.sum(1, keepdim=True)).repeat_interleave(3, 1)
+    weight = torch.cat([weight, weight.new_ones(len(queries), 3)], 1)  # of the guide, which is scaled already
     wanted = torch.cat([estimate[pixels].flatten(1), level.guide[queries]], 1)
 
     del pixels  # large, as all here with a row for every query
@@ -155,7 +155,7 @@ def _search(
         parts = []
         for some, like, heavy in zip(*(torch.split(rows, _ROWS) for rows in (sources, wanted, weight)), strict=True):
             difference = features.index_select(0, some).to(like.dtype).sub_(like).square_()
-            parts.append(difference.view(len(some), -1, 3).sum(2).mul_(heavy).sum(1))
+            parts.append(difference.mul_(heavy).sum(1))
         return torch.where(level.sources[sources], torch.cat(parts), torch.inf)
 
     best = compare(field[queries])
