@@ -45,6 +45,15 @@ def test_a_soft_fill_takes_texture_of_its_mean_rather_than_what_is_as_soft():
     assert contrast(textured, block(96, 96, 50, 54, 20)) > 0.08
 
 
+def test_bold_texture_grows_into_the_midst_of_a_wide_hole_though_what_is_flat_is_nearer_to_the_fill():
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    photo = (0.5 + 0.45 * torch.sin(0.7 * x + 0.2 * y + 0.1).sign()).repeat(1, 3, 1, 1)
+    photo[..., 100:] = 0.5
+    hole, midst = block(128, 128, 30, 25, 56), block(128, 128, 44, 39, 28)
+    textured = add_texture(torch.where(hole > 0, 0.5, photo), hole)
+    assert contrast(textured, midst) > 0.7 * contrast(photo, midst)
+
+
 def test_the_fill_decides_what_is_copied():
     photo, hole = grain(), block(left=20, size=24)
     photo[..., :32] *= 0.4

@@ -16,8 +16,10 @@ MIN_SOURCES = 64  # patches; a picture that has fewer to offer keeps the network
 ROUNDS = (2, 4, 8)  # of search and vote: at full resolution, at half, at all that is coarser
 REACH = (8, 32, 1 << 14)  # px of the random search, at the same; at most the picture
 GUIDE_SIGMA = 4.0  # px of any level
-GUIDE_WEIGHT = 1.0  # of the blurred fill, against 1 of a patch
-HOLE_WEIGHT = 0.2  # of a filled pixel in a comparison, against 1 of a known one
+GUIDE_WEIGHT = 3.0  # of the blurred fill, against 1 of a patch
+HOLE_WEIGHT = 0.05  # of a filled pixel in a comparison, against 1 of a known one
+CONFIDENCE_DECAY = 3.0  # a filled pixel counts that much less for each px of the level that it lies deeper in the hole
+DEEPEST = 24  # px; from there on it counts no less
 
 OFFSETS = [(dy, dx) for dy in range(-RADIUS, RADIUS + 1) for dx in range(-RADIUS, RADIUS + 1)]
 
@@ -34,6 +36,7 @@ class Level:
     picture: Tensor  # (pixels, 3)
     guide: Tensor  # (pixels, 3): the picture blurred, scaled by its weight
     weight: Tensor  # (pixels,) in a comparison
+    confidence: Tensor  # (pixels,): 1 where known, less the deeper in the hole; of the vote of the patch there
     sources: Tensor  # (pixels,) bool: centres of patches that are known and within the picture
     queries: Tensor  # centres of patches that touch those
     targets: Tensor  # pixels of the hole, and of its ring
@@ -80,17 +83,36 @@ def _level(picture: Tensor, filled: Tensor, ring: int) -> Level:
     grown = F.max_pool2d(filled, 2 * ring + 1, 1, ring)
     near = F.max_pool2d(grown, side, 1, RADIUS)
     sources = F.pad((near == 0)[..., RADIUS:-RADIUS, RADIUS:-RADIUS], (2 * RADIUS,) * 4)
-    weight = F.pad(1 - (1 - HOLE_WEIGHT) * filled, frame)  # the frame is no evidence
+    confidence = CONFIDENCE_DECAY ** -_depth(filled)
+    weight = torch.where(filled > 0, HOLE_WEIGHT * confidence, 1)
     return Level(
         width,
         flatten(framed),
         GUIDE_WEIGHT**0.5 * flatten(blur(framed, GUIDE_SIGMA)),
-        weight.flatten(),
+        F.pad(weight, frame).flatten(),  # the frame is no evidence
+        F.pad(confidence, frame).flatten(),
         sources.flatten(),
         F.pad(near, frame).flatten().nonzero()[:, 0],
         F.pad(grown, frame).flatten().nonzero()[:, 0],
         torch.tensor([dy * width + dx for dy, dx in OFFSETS], device=picture.device),
     )
+
+
+def _depth(filled: Tensor) -> Tensor:
+    """Count the pixels to the nearest known one, diagonal steps as one, up to `DEEPEST`; 0 where known."""
+    depth = torch.zeros_like(filled)
+    rows, columns = (surroundings((filled[0, 0] > 0).any(axis), 1) for axis in (1, 0))
+    inside, count = filled[..., rows, columns], depth[..., rows, columns]
+    for _ in range(DEEPEST):
+        count += inside
+        inside = -F.max_pool2d(-inside, 3, 1, 1)
+    return depth
+
+
+def surroundings(occupied: Tensor, margin: int) -> slice:
+    """Which rows (or columns) are within `margin` of those that are occupied."""
+    found = occupied.nonzero()[:, 0]
+    return slice(max(0, int(found[0]) - margin), int(found[-1]) + 1 + margin) if len(found) else slice(0)
 
 
 def flatten(framed: Tensor) -> Tensor:

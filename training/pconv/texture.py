@@ -4,8 +4,11 @@ The network gives colours and shapes, but softly. Here every small patch of its 
 photograph that look like it: PatchMatch (Barnes et al. 2009, https://doi.org/10.1145/1531326.1531330) within the
 expectation maximisation of Wexler et al. 2007 (https://doi.org/10.1109/TPAMI.2007.60), coarse to fine. What differs is
 where it starts and what it keeps to: the network's fill, compared with the photograph where both are blurred, or the
-softest patches would win. So structure decides which patches are copied. In the end low frequencies are the network's,
-and the patches' error in a ring around the hole is continued into it, as for the network (`pconv.edge`).
+softest patches would win. So structure decides which patches are copied. Texture grows inwards from what is known: in
+comparisons and votes a filled pixel counts the less the deeper in the hole it lies, or patches in the midst of a wide
+hole would agree on a soft mean (the confidence of Criminisi et al. 2004, https://doi.org/10.1109/TIP.2004.833105). In
+the end low frequencies are the network's, and the patches' error in a ring around the hole is continued into it, as for
+the network (`pconv.edge`).
 
 Work follows the hole: all rounds run over its pixels, and nothing is read beyond `MARGIN` px around it. The same seed
 gives the same pixels.
@@ -20,11 +23,11 @@ from torch import Tensor
 
 from pconv.edge import edge_correction, grow_hole
 from pconv.network import check_image_and_hole
-from pconv.pyramid import OFFSETS, RADIUS, RING, SEARCH_AREA, Level, blur, build_pyramid, flatten
+from pconv.pyramid import OFFSETS, RADIUS, RING, SEARCH_AREA, Level, blur, build_pyramid, flatten, surroundings
 
 MARGIN = 256  # px around the hole in which patches are looked for
 FIRST_SWEEPS = 4  # of the first search, which starts anywhere; 1 later
-FIRST_SIGMA = 1.0  # px of the coarsest level, of the blur of the first search
+FIRST_SIGMA = 9.0  # px of the coarsest level, of the blur of the first search
 TOLERANCE = 0.002  # distance at which a patch's vote counts 1/√e
 VOTE_SIGMA, LAST_SIGMA = 1.0, 0.4  # px; how far from its centre a patch votes; less for the result, to stay sharp
 MATCH_SIGMA = 6.0  # px; what is slower than that comes from the network
@@ -62,7 +65,7 @@ def add_texture(
     result = filled.clone()
     for index, inside in enumerate(hole[:, 0] != 0):
         if inside.any():
-            rows, columns = (_surroundings(inside.any(axis)) for axis in (1, 0))
+            rows, columns = (surroundings(inside.any(axis), MARGIN) for axis in (1, 0))
             part, mask = filled[index : index + 1, :, rows, columns].float(), inside[rows, columns]
 
             def step(fraction: float, index: int = index) -> None:
@@ -187,9 +190,9 @@ def _vote(level: Level, field: Tensor, weights: Tensor, last: bool) -> Tensor:
     """
     sigma = LAST_SIGMA if last else VOTE_SIGMA
     votes = torch.zeros_like(level.weight)
-    votes[level.queries] = weights
-    total = torch.full_like(votes[level.targets], _NO_PATCH)
-    colours = _NO_PATCH * level.picture[level.targets]
+    votes[level.queries] = weights * level.confidence[level.queries]
+    total = _NO_PATCH * level.confidence[level.targets]
+    colours = total[:, None] * level.picture[level.targets]
     for (dy, dx), shift in zip(OFFSETS, level.shifts.tolist(), strict=True):
         near = math.exp(-(dy**2 + dx**2) / (2 * sigma**2))
         if near > 1e-2:
@@ -238,9 +241,3 @@ def _features(level: Level, picture: Tensor) -> Tensor:
     padded = F.pad(picture.half(), (0, 0, reach, reach))
     rows = [padded[reach + shift : reach + shift + len(picture)] for shift in level.shifts.tolist()]
     return torch.cat([*rows, level.guide.half()], 1)
-
-
-def _surroundings(occupied: Tensor) -> slice:
-    """Which rows (or columns) are within `MARGIN` of those that are occupied."""
-    found = occupied.nonzero()[:, 0]
-    return slice(max(0, int(found[0]) - MARGIN), int(found[-1]) + 1 + MARGIN)
