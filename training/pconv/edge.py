@@ -26,8 +26,19 @@ def grow_hole(hole: Tensor, margin: int) -> Tensor:
     hole = (hole != 0).to(torch.float32)
     if margin == 0:
         return hole
-    grown = F.max_pool2d(hole, 2 * margin + 1, 1, margin)
+    grown = dilate(hole, margin)
     return torch.where(grown.amin((1, 2, 3), keepdim=True) > 0, hole, grown)
+
+
+def dilate(mask: Tensor, margin: int) -> Tensor:
+    """Take the largest of all within `margin` px of each pixel of `(N, C, H, W)`; on a CPU faster than `max_pool2d`."""
+    for axis in (-2, -1) * margin:
+        grown, size = mask.clone(), mask.shape[axis] - 1
+        for one, other in ((0, 1), (1, 0)):
+            part = grown.narrow(axis, one, size)
+            torch.maximum(part, mask.narrow(axis, other, size), out=part)
+        mask = grown
+    return mask
 
 
 @torch.no_grad()
