@@ -54,6 +54,12 @@ def test_bold_texture_grows_into_the_midst_of_a_wide_hole_though_what_is_flat_is
     assert contrast(textured, midst) > 0.7 * contrast(photo, midst)
 
 
+def test_a_thin_hole_closes_before_the_picture_is_small():
+    photo, hole = grain(256, 256), torch.zeros(1, 1, 256, 256)
+    hole[..., 120:122, 20:236] = 1
+    assert 0.06 < contrast(add_texture(soft(photo, hole), hole), hole) < 0.14
+
+
 def test_the_fill_decides_what_is_copied():
     photo, hole = grain(), block(left=20, size=24)
     photo[..., :32] *= 0.4

@@ -103,6 +103,8 @@ def _level(picture: Tensor, filled: Tensor, ring: int) -> Level:
 def _depth(filled: Tensor) -> Tensor:
     """Count the pixels to the nearest known one, diagonal steps as one, up to `DEEPEST`; 0 where known."""
     depth = torch.zeros_like(filled)
+    if not filled.any():
+        return depth
     rows, columns = (surroundings((filled[0, 0] > 0).any(axis), 1) for axis in (1, 0))
     known, count = 1 - filled[..., rows, columns], depth[..., rows, columns]
     for _ in range(DEEPEST):
@@ -114,7 +116,7 @@ def _depth(filled: Tensor) -> Tensor:
 def surroundings(occupied: Tensor, margin: int) -> slice:
     """Which rows (or columns) are within `margin` of those that are occupied."""
     found = occupied.nonzero()[:, 0]
-    return slice(max(0, int(found[0]) - margin), int(found[-1]) + 1 + margin) if len(found) else slice(0)
+    return slice(max(0, int(found[0]) - margin), int(found[-1]) + 1 + margin)
 
 
 def flatten(framed: Tensor) -> Tensor:
