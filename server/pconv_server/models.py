@@ -99,12 +99,12 @@ class ModelFolder:
 
 
 def preset_name(config: PConvUNetConfig) -> str:
-    """Name a config: "paper-8" for the paper's with 8 stages, "compact-5", or "custom"."""
+    """Name a config: "paper-8" for the paper's with 8 stages, "compact-5", "light-6", or "custom"."""
     stages = len(config.channels)
-    for name, preset in (("paper", PConvUNetConfig.paper), ("compact", PConvUNetConfig.compact)):
+    for preset in (PConvUNetConfig.paper, PConvUNetConfig.compact, PConvUNetConfig.light):
         try:
             if preset(stages, config.partial).channels == config.channels:
-                return f"{name}-{stages}"
+                return f"{preset.__name__}-{stages}"
         except ValueError:  # more stages than the preset has
             continue
     return "custom"

@@ -58,11 +58,15 @@ def test_the_network_predicts_the_ring_too_and_values_in_the_hole_never_matter()
     assert torch.equal(seen[-1], hole)
 
 
-def test_the_correction_passes_no_gradient_and_the_prediction_does() -> None:
-    image, hole = torch.rand(1, 3, 16, 16), disc(16, 4)
-    output = torch.rand(1, 3, 16, 16, requires_grad=True)
-    predict(lambda *_: output, image, hole).sum().backward()
-    assert torch.equal(output.grad, torch.ones_like(output))
+def test_the_gradient_knows_what_the_correction_makes_of_the_output() -> None:
+    """The result is affine in the output, so a step changes it by exactly gradient · step."""
+    image, hole, step = torch.rand(1, 3, 16, 16), disc(16, 4), torch.rand(1, 3, 16, 16)
+    output, weights = torch.rand(1, 3, 16, 16, requires_grad=True), torch.rand(1, 3, 16, 16)
+    before = (weights * predict(lambda *_: output, image, hole)).sum()
+    before.backward()
+    after = (weights * predict(lambda *_: output.detach() + step, image, hole)).sum()
+    torch.testing.assert_close((output.grad * step).sum(), (after - before).detach(), rtol=1e-3, atol=1e-3)
+    assert not torch.equal(output.grad, weights)  # what passes the correction by
 
 
 def test_where_the_hole_lies_does_not_matter() -> None:

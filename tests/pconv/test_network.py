@@ -93,6 +93,13 @@ def test_compact_has_half_the_channels_of_paper() -> None:
     assert PConvUNetConfig.compact(stages=3).channels == compact.channels[:3]
 
 
+def test_light_saves_channels_where_pixels_are_many() -> None:
+    light, compact = PConvUNetConfig.light(8), PConvUNetConfig.compact()
+    assert light.channels[2:] == compact.channels[2:]
+    assert light.channels[:2] < compact.channels[:2]
+    assert len(PConvUNetConfig.light().channels) == 6
+
+
 def test_the_plain_twin_has_the_same_weights() -> None:
     partial, plain = small(), small(partial=False)
     assert {k: v.shape for k, v in partial.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}

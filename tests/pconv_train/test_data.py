@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pconv import place_pixels
+from pconv.filling import wide_parts
 from pconv_train.data import (
     CropDataset,
     CropSettings,
@@ -110,6 +111,16 @@ def test_inpaint_input_is_the_target():
     image, hole, wanted = make_sample(target, CropSettings("inpaint", 32, 0), np.random.default_rng(0))
     assert torch.equal(image, wanted)
     assert 0.01 < hole.float().mean() <= 0.6
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_wide_parts_of_holes_can_be_left_to_a_reduced_picture(narrow):
+    target = np.zeros((256, 256, 3), np.uint8)
+    settings = CropSettings("inpaint", 256, 0, hole_ratio=(0.4, 0.6), narrow=narrow)
+    holes = [make_sample(target, settings, np.random.default_rng(seed))[1] for seed in range(8)]
+    wide = [bool(wide_parts(hole[None] > 0).any()) for hole in holes]
+    assert any(wide) is not narrow
+    assert all(hole.any() for hole in holes)
 
 
 def test_crops_cover_one_to_max_scale_times_the_size(tmp_path):

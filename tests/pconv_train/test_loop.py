@@ -11,6 +11,7 @@ import torch
 from pconv import PConvUNet, PConvUNetConfig, load_checkpoint, place_pixels, save_checkpoint, upscale
 from pconv_train import loop, state, validation
 from pconv_train.config import ConfigError, TrainConfig
+from pconv_train.data import CropDataset
 from pconv_train.loop import DivergedError, schedule, train
 from pconv_train.losses import LossWeights
 from pconv_train.state import STATE_FILE, Ema, Progress
@@ -378,3 +379,17 @@ def test_upscale_is_trained_as_it_is_used(small_config):
     output = validation.restore(network, *place_pixels(small, 4), replace(small_config, task="upscale"))
     assert output.requires_grad
     torch.testing.assert_close(output.detach().clamp(0, 1), upscale(network, small, 4))
+
+
+@pytest.mark.parametrize("edge", [0, 4])
+def test_holes_are_trained_as_they_are_used(small_config, tmp_path, monkeypatch, edge):
+    """With the edge comes the reduced picture, which fills what is wide; the paper's network fills all (edge 0)."""
+    seen = []
+
+    def crops(photos, settings):
+        seen.append(settings)
+        return CropDataset(photos, settings)
+
+    monkeypatch.setattr(loop, "CropDataset", crops)
+    train(replace(small_config, edge=edge, steps=1), make_run(tmp_path / "run"))
+    assert [settings.narrow for settings in seen] == [edge > 0]

@@ -41,7 +41,6 @@ def dilate(mask: Tensor, margin: int) -> Tensor:
     return mask
 
 
-@torch.no_grad()
 def edge_correction(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     """Continue the network's error at the hole's edge into the hole.
 
@@ -51,7 +50,7 @@ def edge_correction(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
         hole: `(N, 1, H, W)`, 0 = keep, anything else = fill.
 
     Returns:
-        What is to be added to `output`: `(N, 3, H, W)`, harmonic in the hole, 0 outside; without gradient.
+        What is to be added to `output`: `(N, 3, H, W)`, harmonic in the hole, 0 outside.
     """
     inside = hole != 0
     correction = torch.zeros_like(output, dtype=torch.float32)

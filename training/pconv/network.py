@@ -50,6 +50,11 @@ class PConvUNetConfig:
         return cls._first_stages((32, 64, 128, 256, 256, 256, 256, 256), stages, partial)
 
     @classmethod
+    def light(cls, stages: int = 6, partial: bool = True) -> Self:
+        """`compact` with fewer channels where pixels are many: learns more an hour (training/RECIPE.md)."""
+        return cls._first_stages((16, 48, 128, 256, 256, 256, 256, 256), stages, partial)
+
+    @classmethod
     def _first_stages(cls, channels: tuple[int, ...], stages: int, partial: bool) -> Self:
         if not 1 <= stages <= len(channels):
             raise ValueError(f"stages must be 1…{len(channels)}, got {stages}")

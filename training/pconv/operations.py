@@ -38,7 +38,7 @@ def predict(network: Callable[[Tensor, Tensor], Tensor], image: Tensor, hole: Te
             it (`pconv.edge`); 0 = the network alone, as in the paper.
 
     Returns:
-        `(N, 3, H, W)` float32, not clamped; the correction passes no gradient.
+        `(N, 3, H, W)` float32, not clamped.
     """
     output = network(image, grow_hole(hole, edge))
     return output + edge_correction(output, image, hole) if edge else output

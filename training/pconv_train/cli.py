@@ -51,7 +51,7 @@ def fit(
     name: Annotated[str, typer.Option(help="The run's folder: below $PCONV_RUNS, or a path. By default the time.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --name, with the options that it began with.")] = False,
     task: Annotated[Task, typer.Option(rich_help_panel=_MAIN)] = Task.inpaint,
-    preset: Annotated[str, typer.Option(help="paper (table 2) or compact (half its channels).", rich_help_panel=_MAIN)] = "compact",
+    preset: Annotated[str, typer.Option(help="paper (table 2), compact (half its channels) or light (fewer where pixels are many).", rich_help_panel=_MAIN)] = "compact",
     stages: Annotated[int | None, typer.Option(min=1, max=8, help="Encoder stages; by default as many as suit the crop.", rich_help_panel=_MAIN)] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The paper's Conv: plain convolutions.", rich_help_panel=_MAIN)] = False,
     edge: Annotated[int | None, typer.Option(min=0, help="Grow the hole by so many px and correct it by the error there, as using it always does by 4 (the default); 0: as in the paper.", rich_help_panel=_MAIN)] = None,

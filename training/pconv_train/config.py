@@ -12,7 +12,7 @@ from pconv import PConvUNetConfig
 from pconv_train.data import TASKS
 from pconv_train.losses import LossWeights
 
-PRESETS = {"paper": PConvUNetConfig.paper, "compact": PConvUNetConfig.compact}
+PRESETS = {"paper": PConvUNetConfig.paper, "compact": PConvUNetConfig.compact, "light": PConvUNetConfig.light}
 
 
 class ConfigError(ValueError):

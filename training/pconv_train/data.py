@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pconv import place_pixels
+from pconv.filling import wide_parts
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -78,6 +79,7 @@ class CropSettings:
     max_scale: float = 2.0  # the crop covers up to this many times its side of the photo, then shrunk
     hole_ratio: tuple[float, float] = (0.01, 0.6)
     hole_files: tuple[Path, ...] = ()  # mask files instead of generated holes
+    narrow: bool = False  # leave out the wide parts of holes, which come from a reduced picture (pconv.filling)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -201,7 +203,8 @@ def make_sample(target: Rgb8, settings: CropSettings, rng: np.random.Generator) 
     if settings.task == "upscale":
         image, hole = place_pixels(_to_tensor(degrade(target, UPSCALE_FACTOR, rng))[None], UPSCALE_FACTOR)
         return image[0], hole[0].to(torch.uint8), wanted
-    hole = torch.from_numpy(_hole(settings, rng))[None].to(torch.uint8)
+    drawn = torch.from_numpy(_hole(settings, rng))[None]
+    hole = (drawn & ~wide_parts(drawn[None])[0] if settings.narrow else drawn).to(torch.uint8)
     if settings.task == "inpaint":
         return wanted, hole, wanted
     factor = int(rng.choice([2, 4]))

@@ -51,7 +51,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
     # Data.
     photos, held = _split(config)
     holes = tuple(find_photos(Path(config.holes))) if config.holes else ()
-    settings = CropSettings(config.task, config.crop, config.seed, config.max_scale, hole_files=holes)
+    narrow = config.edge > 0  # as it is used
+    settings = CropSettings(config.task, config.crop, config.seed, config.max_scale, hole_files=holes, narrow=narrow)
     validation = fixed_samples(held, settings) if rank == 0 else []
 
     # Network.

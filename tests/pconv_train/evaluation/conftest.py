@@ -28,6 +28,6 @@ def gray_command(tmp_path: Path) -> str:
 def small(photos: Path, tmp_path: Path) -> Experiment:
     """Two photos of 32 px and one rival that needs no package."""
     machine = Machine(threads=1, timeout=20)
-    without = ("PatchMatch", "Telea", "Navier–Stokes")
+    without = ("PatchMatch", "Telea", "Navier–Stokes", "membrane")
     options = {"side": 32, "photos": 2, "perceptual": "none", "machine": machine, "without": without}
     return replace(Experiment((photos,), tmp_path / "report"), **options)

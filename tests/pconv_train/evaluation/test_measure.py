@@ -32,6 +32,16 @@ def test_mean_color_is_worse_than_truth_in_every_figure(problem):
     assert figures["seam"] > 1.1
 
 
+def test_the_membrane_continues_a_ramp(problem):
+    """A plane is harmonic; what is around the hole decides, and nothing else."""
+    ramp = np.repeat(np.arange(64, 192, 2, dtype=np.uint8)[None, :, None], 64, 0).repeat(3, 2)
+    hole = np.zeros((64, 64), bool)
+    hole[20:40, 24:40] = True
+    restored = BUILDERS["membrane"](Method("m", "membrane"), MACHINE)(np.where(hole[..., None], 0, ramp), hole)
+    assert np.abs(restored.astype(int) - ramp).max() <= 2
+    assert (restored[~hole] == ramp[~hole]).all()
+
+
 def test_known_pixels_are_put_back(problem):
     composed = compose(problem, np.full_like(problem.target, 7))
     assert (composed[~problem.hole] == problem.target[~problem.hole]).all()

@@ -13,7 +13,7 @@ from pconv import describe_checkpoint, edge, filling, operations, pyramid, textu
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.figures import Gallery, draw_figures
 from pconv_train.evaluation.measure import metrics
-from pconv_train.evaluation.methods import CHECKPOINT, OURS, RIVALS, TEXTURED, Machine, Method, rival
+from pconv_train.evaluation.methods import CHECKPOINT, MEMBRANE, OURS, RIVALS, TEXTURED, Machine, Method, rival
 from pconv_train.evaluation.pairs import Pair, choose_photos, dilation_pairs, inpaint_pairs, upscale_pairs
 from pconv_train.evaluation.perceptual import Perceptual, load_inception, load_perceptual
 from pconv_train.evaluation.report import markdown_table, write_report
@@ -87,12 +87,12 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         ConfigError: A name twice, an unknown one, a checkpoint for another task.
         CheckpointError: A checkpoint that cannot be read.
     """
-    methods = []
+    methods, code = [], _digest(edge, filling, operations)
     for name, path in map(_split, experiment.checkpoints):
         info = describe_checkpoint(path)
         if info.task != experiment.task:
             raise ConfigError(f"{path} is for the task {info.task!r}, not {experiment.task!r}")
-        identity = f"checkpoint sha256 {info.sha256}, code {_digest(edge, filling, operations)}"
+        identity = f"checkpoint sha256 {info.sha256}, code {code}"
         methods.append(Method(name, CHECKPOINT, path, identity))
         if experiment.task == "inpaint":
             identity = f"{identity}, texture {_digest(texture, pyramid)}"
@@ -103,7 +103,9 @@ def choose_methods(experiment: Experiment) -> list[Method]:
     slow = _SLOW if experiment.quick and not experiment.machine.device.startswith("cuda") else ()
     if unknown := set(experiment.without) - set(rivals):
         raise ConfigError(f"--without takes {', '.join(rivals)}; got {', '.join(sorted(unknown))}")
-    methods += [rival(kind, package) for kind, package in rivals.items() if kind not in (*experiment.without, *slow)]
+    for kind, package in rivals.items():
+        if kind not in (*experiment.without, *slow):
+            methods.append(rival(kind, package, code if kind == MEMBRANE else ""))
     names = [method.name for method in methods]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two methods are called {', '.join(twice)}: give each its own name")

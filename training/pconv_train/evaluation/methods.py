@@ -26,6 +26,7 @@ PATCH_RADIUS = 3  # PatchMatch compares 7×7 px
 CHECKPOINT = "checkpoint"
 TEXTURED = "checkpoint + texture"  # the network's fill with texture from the photograph, as the server gives it
 OURS = (CHECKPOINT, TEXTURED)
+MEMBRANE = "membrane"  # what is served with a network that knows nothing: what a trained one has to be better than
 
 
 class MethodError(RuntimeError):
@@ -51,27 +52,41 @@ class Machine:
     timeout: float = 600.0  # seconds for one picture
 
 
-def _checkpoint(method: Method, machine: Machine) -> Restore:
+def _on_tensors(work: Callable[[Any, Any], Any], machine: Machine) -> Restore:
+    """Give pictures to what takes and returns `(1, 3, H, W)` in [0, 1], with a hole `(1, 1, H, W)` or None."""
     import torch
-    from pconv import add_texture, fold_batch_norm, inpaint, load_checkpoint, upscale
 
     if machine.threads:
         torch.set_num_threads(machine.threads)
-    network = fold_batch_norm(load_checkpoint(method.argument, machine.device))
 
     def restore(picture: Picture, hole: Hole | None) -> Picture:
         image = torch.from_numpy(picture).to(machine.device).permute(2, 0, 1)[None].float() / 255
-        if hole is None:
-            output = upscale(network, image, FACTOR)
-        else:
-            mask = torch.from_numpy(hole).to(machine.device)[None, None].float()
-            output = inpaint(network, image, mask)
-            if method.kind == TEXTURED:
-                output = add_texture(output, mask)
+        mask = None if hole is None else torch.from_numpy(hole).to(machine.device)[None, None].float()
+        output = work(image, mask)
         pixels: Picture = (255 * output[0].permute(1, 2, 0)).round().to(torch.uint8).cpu().numpy()
         return pixels
 
     return restore
+
+
+def _checkpoint(method: Method, machine: Machine) -> Restore:
+    from pconv import add_texture, fold_batch_norm, inpaint, load_checkpoint, upscale
+
+    network = fold_batch_norm(load_checkpoint(method.argument, machine.device))
+
+    def work(image: Any, mask: Any) -> Any:
+        if mask is None:
+            return upscale(network, image, FACTOR)
+        output = inpaint(network, image, mask)
+        return add_texture(output, mask) if method.kind == TEXTURED else output
+
+    return _on_tensors(work, machine)
+
+
+def _membrane(method: Method, machine: Machine) -> Restore:
+    from pconv import inpaint
+
+    return _on_tensors(lambda image, mask: inpaint(lambda seen, grown: 0 * seen, image, mask), machine)
 
 
 def _opencv(flag: str) -> Callable[[Method, Machine], Restore]:
@@ -181,6 +196,7 @@ BUILDERS: dict[str, Callable[[Method, Machine], Restore]] = {
     TEXTURED: _checkpoint,
     "command": _command,
     "mean color": _mean_color,
+    MEMBRANE: _membrane,
     "Telea": _opencv("INPAINT_TELEA"),
     "Navier–Stokes": _opencv("INPAINT_NS"),
     "PatchMatch": _patchmatch,
@@ -194,6 +210,7 @@ BUILDERS: dict[str, Callable[[Method, Machine], Restore]] = {
 RIVALS: dict[str, dict[str, str]] = {
     "inpaint": {
         "mean color": "numpy",
+        MEMBRANE: "torch",
         "Telea": "opencv-python-headless",
         "Navier–Stokes": "opencv-python-headless",
         "PatchMatch": "pypatchmatch",
@@ -202,10 +219,10 @@ RIVALS: dict[str, dict[str, str]] = {
 }
 
 
-def rival(kind: str, package: str) -> Method:
-    """Describe a classical method; a package that is missing shows when the method is started."""
+def rival(kind: str, package: str, code: str = "") -> Method:
+    """Describe a classical method; a package that is missing shows when the method is started. `code`: ours, if any."""
     try:
         found: Any = version(package)
     except ModuleNotFoundError:  # PackageNotFoundError is one
         found = "missing"
-    return Method(kind, kind, identity=f"{kind}, {package} {found}")
+    return Method(kind, kind, identity=f"{kind}, {package} {found}{code and f', code {code}'}")
