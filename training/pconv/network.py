@@ -51,7 +51,7 @@ class PConvUNetConfig:
 
     @classmethod
     def light(cls, stages: int = 6, partial: bool = True) -> Self:
-        """`compact` with fewer channels where pixels are many: learns more an hour (training/RECIPE.md)."""
+        """`compact` with fewer channels where pixels are many, for quicker steps (training/RECIPE.md)."""
         return cls._first_stages((16, 48, 128, 256, 256, 256, 256, 256), stages, partial)
 
     @classmethod
