@@ -22,7 +22,8 @@ ask() { # runs a part of window.py in the running GIMP
     wait_for 60 test -e "$folder/done"
 }
 shot() { xdotool mousemove 5 895; sleep 0.7; import -window root "$folder/$1.png"; } # no tooltip in the way
-front() { xdotool windowactivate --sync "$W"; }
+activate() { wait_for 30 xdotool windowactivate --sync "$1"; } # a busy window manager may not answer at once
+front() { activate "$W"; }
 press() { front; xdotool key "$@"; sleep 1; }
 open_dialog() { # TYPED TITLE: through the search of actions
     press slash
@@ -33,13 +34,15 @@ open_dialog() { # TYPED TITLE: through the search of actions
     wait_for 60 window "$2"
     sleep 0.5
 }
-accept() { xdotool windowactivate --sync "$(window "$1" | head -n 1)" key alt+o; }
+accept() { activate "$(window "$1" | head -n 1)"; xdotool key alt+o; }
 
 openbox &
+wait_for 60 xdotool get_num_desktops # only a running window manager knows
 gimp -n -s -d photo.png &
 wait_for 120 window photo
 W=$(window photo | head -n 1)
-xdotool windowactivate --sync "$W" windowsize --sync "$W" 1300 850
+front
+xdotool windowsize --sync "$W" 1300 850
 ask select
 ask before
 shot photo
@@ -113,7 +116,8 @@ ask unedited
 open_dialog "Partial Conv" "^Partial Conv Inpaint"
 accept "^Partial Conv Inpaint"
 wait_for 60 window "^Partial Conv$"
-xdotool windowactivate --sync "$(window "^Partial Conv$" | head -n 1)" key Return
+activate "$(window "^Partial Conv$" | head -n 1)"
+xdotool key Return
 wait_for 30 test -e started.json
 wait_for 60 rests
 ask "filled again"

@@ -80,7 +80,7 @@ def total_loss(
     perceptual_crop: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_total of eq. 7.
+    """L_total of eq. 7; with a valid weight of 0, without the sums over I_out in the perceptual and style terms.
 
     Args:
         output: I_out, `(N, 3, H, W)`, any floating dtype.
@@ -102,12 +102,16 @@ def total_loss(
     if weights.perceptual or weights.style:
         assert features is not None, "perceptual and style terms need VGG features"
         window = _window(target, perceptual_crop, generator)
-        pictures = torch.cat([x[window] for x in (output, comp, target)])
-        psi_out, psi_comp, psi_target = zip(*(x.float().chunk(3) for x in features(pictures)), strict=True)
+        # Without a valid term nothing holds I_out to the known pixels, so only I_comp is worth looking at.
+        shown = (output, comp) if weights.valid else (comp,)
+        with torch.no_grad():
+            psi_target = [x.float() for x in features(target[window])]
+        layers = features(torch.cat([x[window] for x in shown]))
+        psi = list(zip(*(x.float().chunk(len(shown)) for x in layers), strict=True))
         if weights.perceptual:
-            terms["perceptual"] = perceptual_loss(psi_out, psi_target) + perceptual_loss(psi_comp, psi_target)
+            terms["perceptual"] = torch.stack([perceptual_loss(x, psi_target) for x in psi]).sum()
         if weights.style:
-            terms["style"] = style_loss(psi_out, psi_target) + style_loss(psi_comp, psi_target)
+            terms["style"] = torch.stack([style_loss(x, psi_target) for x in psi]).sum()
     weighted = asdict(weights)
     total = torch.stack([weighted[name] * term for name, term in terms.items()]).sum()
     return total, {name: term.detach() for name, term in terms.items()}
