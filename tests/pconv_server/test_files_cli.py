@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from pconv_api import plan_jobs
 from pconv_server import files_cli
 from pconv_server.connection import Connection, write_connection
 from pconv_server.pictures import Photo, read_photo, write_photo
@@ -117,6 +118,28 @@ def test_the_hole_may_be_a_rectangle(run):
     assert (
         "within the picture of 56 × 40 px" in run("inpaint", "photo.png", "--hole", "56,0,1,1", "-o", "no.png").output
     )
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_islands_with_disjoint_contexts_are_filled_as_if_alone(run, server, tmp_path, local):
+    write_connection(Connection(server["address"], TOKEN))
+    photo = picture(height=260, width=400)
+    Image.fromarray(photo).save("large.png")
+    islands = [np.s_[0:12, 0:20], np.s_[100:130, 320:330], np.s_[255:, 90:104]]  # two at borders
+    alone, together = photo.copy(), np.zeros(photo.shape[:2], np.uint8)
+
+    def fill(mask):
+        Image.fromarray(mask).save("islands.png")
+        fine(run("inpaint", "large.png", "--hole", "islands.png", "-o", "out.png", "--force", local=local))
+        return read_photo_pixels("out.png")
+
+    for island in islands:
+        mask = np.zeros_like(together)
+        mask[island] = together[island] = 255
+        alone[island] = fill(mask)[island]
+    assert len(plan_jobs(together.tobytes(), 400, 260)) == 3
+    assert np.array_equal(fill(together), alone)
+    assert (alone != photo).any(axis=2)[together > 0].all()
 
 
 def test_a_rotated_photo_is_filled_where_one_sees_the_hole(run, tmp_path):
