@@ -71,14 +71,20 @@ def test_the_fill_decides_what_is_copied():
     assert (textured[..., 20:44, 33:44] > 0.5).float().mean() > 0.98
 
 
-def test_shapes_of_the_fill_survive_where_nothing_known_speaks_for_them():
+def test_the_fill_counts_where_nothing_known_speaks_for_it(monkeypatch):
     photo, hole = 0.5 * grain(128, 128), block(128, 128, 20, 20, 50)
     photo[..., 90:] += 0.45
     filled = torch.where(hole > 0, 0.25, photo)
-    filled[..., 35:55, 35:55] = 0.7  # bright amid dark, copied from far away
-    textured = add_texture(filled, hole)
-    assert (textured[..., 37:53, 37:53] > 0.5).float().mean() > 0.92
-    assert (textured[..., 20:32, 20:70] < 0.5).float().mean() > 0.98
+    filled[..., 31:59, 31:59] = 0.7  # bright amid dark, to be copied from far away
+
+    def bright():
+        textured = add_texture(filled, hole)
+        assert (textured[..., 20:29, 20:70] < 0.5).float().mean() > 0.98
+        return (textured[..., 33:57, 33:57] > 0.5).float().mean()
+
+    assert bright() > 0.3  # a weak guide: texture that is continued from around the hole goes before
+    monkeypatch.setattr(pconv.pyramid, "GUIDE_WEIGHT", 3.0)
+    assert bright() > 0.95
 
 
 def test_flat_regions_stay_flat():
@@ -89,11 +95,11 @@ def test_flat_regions_stay_flat():
 
 
 def test_low_frequencies_are_those_of_the_fill():
-    picture, hole = grain(96, 96), block(96, 96, 20, 20, 56)
-    axis = torch.arange(96) - 47.5
-    bump = torch.exp(-(axis**2 + axis[:, None] ** 2) / (2 * 12**2)) * hole
-    result = pconv.texture._match(picture + 0.3 * bump + 0.1 * grain(96, 96, 1) * hole, picture, hole)
-    assert F.avg_pool2d(result - picture, 9)[..., 4:6, 4:6].abs().max() < 0.1
+    picture, hole = grain(192, 192), block(192, 192, 20, 20, 152)
+    axis = torch.arange(192) - 95.5
+    bump = torch.exp(-(axis**2 + axis[:, None] ** 2) / (2 * 28**2)) * hole
+    result = pconv.texture._match(picture + 0.3 * bump + 0.1 * grain(192, 192, 1) * hole, picture, hole)
+    assert F.avg_pool2d(result - picture, 9)[..., 9:12, 9:12].abs().max() < 0.1
     assert contrast(result - picture, hole) > 0.008  # the rest is kept
 
 

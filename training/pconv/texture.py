@@ -28,12 +28,12 @@ from pconv.pyramid import OFFSETS, RADIUS, RING, SEARCH_AREA, Level, blur, build
 MARGIN = 256  # px around the hole in which patches are looked for
 FIRST_SWEEPS = 4  # of the first search, which starts anywhere; 1 later
 FIRST_SIGMA = 9.0  # px of the coarsest level, of the blur of the first search
-TOLERANCE = 0.002  # distance at which a patch's vote counts 1/√e
+TOLERANCE = 0.001  # distance at which a patch's vote counts 1/√e
 VOTE_SIGMA, LAST_SIGMA = 1.0, 0.4  # px; how far from its centre a patch votes; less for the result, to stay sharp
-MATCH_SIGMA = 6.0  # px; what is slower than that comes from the network
+MATCH_SIGMA = 16.0  # px; what is slower than that comes from the network
 
 _ROWS = 1 << 12  # queries compared at once
-_NO_PATCH = 1e-22  # weight of the network's fill among the votes: it stays where every patch is 0.2 or more away
+_NO_PATCH = 1e-22  # weight of the network's fill among the votes: it stays where every patch is 0.1 or more away
 
 
 @torch.inference_mode()
