@@ -55,8 +55,8 @@ def edge_correction(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     inside = hole != 0
     correction = torch.zeros_like(output, dtype=torch.float32)
     box = (..., _around(inside, -2), _around(inside, -1))  # the hole's surroundings are all that counts
-    error = (image[box] - output[box]).to(torch.float32)
-    correction[box] = torch.where(inside[box], _continue(error.masked_fill(inside[box], 0), inside[box]), 0)
+    error = (image[box] - output[box]).to(torch.float32).masked_fill_(inside[box], 0)
+    correction[box] = torch.where(inside[box], _continue(error, inside[box]), 0)
     return correction
 
 
@@ -82,7 +82,8 @@ def _continue(values: Tensor, hole: Tensor) -> Tensor:
     values = torch.where(hole, large[..., : hole.shape[-2], : hole.shape[-1]], values)
     for _ in range(_SWEEPS):
         padded = F.pad(values, (1, 1, 1, 1), mode="replicate")
-        vertical = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
-        horizontal = padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
-        values = torch.where(hole, (vertical + horizontal) / 4, values)
+        around = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
+        around += padded[..., 1:-1, :-2]  # in place, for large holes would take as many large tensors
+        around += padded[..., 1:-1, 2:]
+        values = torch.where(hole, around.div_(4), values)
     return values

@@ -106,8 +106,8 @@ def _fill_level(network: Network, level: _Level, coarse: Tensor | None, edge: in
     if coarse is not None:
         rows, columns = hole.shape[-2:]
         large = F.interpolate(coarse, scale_factor=2, mode="bicubic")[..., :rows, :columns]
-        large = large + edge_correction(large, image, hole)
-        image = torch.where(level.wide, large.clamp(low, high), image)
+        large += edge_correction(large, image, hole)
+        image = torch.where(level.wide, large.clamp_(low, high), image)
         hole = hole & ~level.wide
     if not level.windows:
         return image
