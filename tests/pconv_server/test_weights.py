@@ -1,5 +1,6 @@
 """The weights that ship: that they are what their cards say, and do what they are for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pconv_server
@@ -7,7 +8,8 @@ import pytest
 import skimage.data
 import torch
 import torch.nn.functional as F
-from pconv import describe_checkpoint, inpaint, load_checkpoint, upscale
+from pconv import PConvUNetConfig, describe_checkpoint, inpaint, load_checkpoint, upscale
+from pconv_server.models import preset_name
 
 FOLDER = Path(pconv_server.__file__).parent / "weights"
 NAMES = ["inpaint", "upscale"]
@@ -49,3 +51,11 @@ def test_enlarging_beats_bicubic():
     enlarged = upscale(load_checkpoint(FOLDER / "upscale.safetensors"), small)
     inner = (..., slice(4, -4), slice(4, -4))
     assert error(enlarged[inner], target[inner]) < error(bicubic[inner], target[inner])
+
+
+@pytest.mark.parametrize("preset", ["paper", "compact", "light"])
+@pytest.mark.parametrize("partial", [True, False])
+def test_a_preset_is_known_by_its_channels(preset, partial):
+    config = getattr(PConvUNetConfig, preset)(5, partial)
+    assert preset_name(config) == f"{preset}-5"
+    assert preset_name(replace(config, channels=(config.channels[0] + 1, *config.channels[1:]))) == "custom"

@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
+from pconv import PConvUNet, PConvUNetConfig, filling, save_checkpoint
 from pconv_train.cli import app
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.experiment import choose_methods, evaluate
@@ -175,6 +175,22 @@ def test_quick_leaves_out_what_takes_minutes(photos, small):
     upscale = replace(small, task="upscale", without=("Lanczos",))
     assert [method.name for method in choose_methods(upscale)] == ["nearest", "bicubic", "Real-ESRGAN"]
     assert [method.name for method in choose_methods(replace(upscale, quick=True))] == ["nearest", "bicubic"]
+
+
+def test_results_depend_on_the_code_that_made_them(small, tmp_path, monkeypatch):
+    weights = tmp_path / "weights.safetensors"
+    checkpoint(weights)
+    experiment = replace(small, checkpoints=(f"ours={weights}",), without=())
+
+    def identities():
+        return {method.name: method.identity for method in choose_methods(experiment)}
+
+    before = identities()
+    other = tmp_path / "filling.py"
+    other.write_text("# another way to fill")
+    monkeypatch.setattr(filling, "__file__", str(other))
+    after = identities()
+    assert {name for name in before if before[name] != after[name]} == {"ours", "ours + texture", "membrane"}
 
 
 def test_a_study_of_an_evaluation_and_its_rates(small, tmp_path):
