@@ -4,11 +4,11 @@ The network gives colours and shapes, but softly. Here every small patch of its 
 photograph that look like it: PatchMatch (Barnes et al. 2009, https://doi.org/10.1145/1531326.1531330) within the
 expectation maximisation of Wexler et al. 2007 (https://doi.org/10.1109/TPAMI.2007.60), coarse to fine. What differs is
 where it starts and what it keeps to: the network's fill, compared with the photograph where both are blurred, or the
-softest patches would win. So structure decides which patches are copied. Texture grows inwards from what is known: in
-comparisons and votes a filled pixel counts the less the deeper in the hole it lies, or patches in the midst of a wide
-hole would agree on a soft mean (the confidence of Criminisi et al. 2004, https://doi.org/10.1109/TIP.2004.833105). In
-the end low frequencies are the network's, and the patches' error in a ring around the hole is continued into it, as for
-the network (`pconv.edge`).
+softest patches would win. So structure has a say in which patches are copied, a weak one as long as fills are soft
+(training/RECIPE.md). Texture grows inwards from what is known: in comparisons and votes a filled pixel counts the less
+the deeper in the hole it lies, or patches in the midst of a wide hole would agree on a soft mean (the confidence of
+Criminisi et al. 2004, https://doi.org/10.1109/TIP.2004.833105). In the end low frequencies are the network's, and the
+patches' error in a ring around the hole is continued into it, as for the network (`pconv.edge`).
 
 Work follows the hole: all rounds run over its pixels, and nothing is read beyond `MARGIN` px around it. The same seed
 gives the same pixels.
