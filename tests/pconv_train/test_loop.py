@@ -300,7 +300,7 @@ def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp
     base = [
         "-m", "pconv_train", "fit", small_config.data, "--init", str(tmp_path / "init.safetensors"), "--steps", "1",
         "--crop", "16", "--workers", "0", "--loss", "l1", "--validation", "2", "--threads", "1", "--device", "cpu",
-        "--warmup", "0", "--log-every", "1",
+        "--warmup", "0", "--log-every", "1", "--precision", "fp32",
     ]  # fmt: skip
     single = [sys.executable, *base, "--name", str(tmp_path / "single"), "--batch", "4"]
     double = [
