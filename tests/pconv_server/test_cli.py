@@ -13,7 +13,7 @@ from pconv_api import Box
 from pconv_server import cli, doctor
 from pconv_server.client import Client, job_requests
 from pconv_server.connection import Connection, choose_token, read_connection, write_connection
-from pconv_server.devices import Device
+from pconv_server.devices import Device, has_bf16
 from pconv_server.engine import Engine
 from pconv_server.errors import SetupError
 from serving import CPU, TOKEN, blob, picture, running, wait_for
@@ -51,7 +51,8 @@ def test_serve_status_and_stop(serve, config_home):
     process, line = serve("--port", "0")
     known = read_connection()
     assert known.address in line
-    for word in ("cpu", "fp32", "inpaint (custom)", "GB", "pconv-server"):
+    assert ("bf16" if has_bf16("cpu") else "fp32") in line
+    for word in ("cpu", "inpaint (custom)", "GB", "pconv-server"):
         assert word in line
     assert stat.S_IMODE((config_home / "connection.json").stat().st_mode) == 0o600
     status = run("status")

@@ -5,17 +5,18 @@ import sys
 import numpy as np
 import pytest
 from pconv_api import plan_jobs
-from pconv_server import files_cli
+from pconv_server import engine, files_cli
 from pconv_server.connection import Connection, write_connection
 from pconv_server.pictures import Photo, read_photo, write_photo
 from PIL import Image
-from serving import TOKEN, blob, picture
+from serving import CPU, TOKEN, blob, picture
 from typer.testing import CliRunner
 
 
 @pytest.fixture
 def run(weights, config_home, tmp_path, monkeypatch):
-    """Run `pconv` in a folder with a photo and a mask, in-process."""
+    """Run `pconv` in a folder with a photo and a mask, in-process, in the precision of the `server` fixture."""
+    monkeypatch.setattr(engine, "choose_devices", lambda: [CPU])
     monkeypatch.chdir(tmp_path)
     Image.fromarray(picture()).save("photo.png")
     Image.fromarray(blob().astype(np.uint8) * 255).save("mask.png")
