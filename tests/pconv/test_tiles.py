@@ -13,7 +13,12 @@ def network(config):
 
 @pytest.mark.parametrize(
     "config",
-    [PConvUNetConfig((8, 16), (5, 3)), PConvUNetConfig((4, 6, 8, 8), (7, 5, 3, 3)), PConvUNetConfig((5,), (3,))],
+    [
+        PConvUNetConfig((8, 16), (5, 3)),
+        PConvUNetConfig((4, 6, 8, 8), (7, 5, 3, 3)),
+        PConvUNetConfig((5,), (3,)),
+        PConvUNetConfig((8, 16), (5, 3), noise=True),
+    ],
 )
 @pytest.mark.parametrize(("height", "width", "tile"), [(50, 61, 16), (1, 90, 24), (33, 7, 8), (40, 40, 64)])
 def test_tiles_equal_the_whole_picture(config, height, width, tile):

@@ -12,6 +12,7 @@ from pconv import PConvUNet, PConvUNetConfig, load_checkpoint, place_pixels, sav
 from pconv_train import loop, state, validation
 from pconv_train.config import ConfigError, TrainConfig
 from pconv_train.data import CropDataset
+from pconv_train.export import export
 from pconv_train.loop import DivergedError, schedule, train
 from pconv_train.losses import LossWeights
 from pconv_train.state import STATE_FILE, Ema, Progress
@@ -58,6 +59,25 @@ def test_resume_is_exact(small_config, tmp_path, monkeypatch, vgg_file, task):
         assert train(config, run).step == 10
     assert train(config, run).step == 20
     assert_same(read_state(tmp_path / "whole"), read_state(run))
+
+
+@pytest.mark.parametrize("start", ["anew", "from a network without"])
+def test_random_numbers_are_resumed_and_exported(small_config, tmp_path, monkeypatch, start):
+    config = replace(small_config, steps=6, noise=True)
+    if start != "anew":
+        plain = config.network_config()
+        save_checkpoint(tmp_path / "plain.safetensors", PConvUNet(replace(plain, noise=False)))
+        config = replace(config, init=str(tmp_path / "plain.safetensors"))
+    train(config, make_run(tmp_path / "whole"))
+    run = make_run(tmp_path / "halves")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_signals", stop_after(3))
+        train(config, run)
+    train(config, run)
+    assert_same(read_state(tmp_path / "whole"), read_state(run))
+    (run / "config.json").write_text(config.to_json())
+    export(run, tmp_path / "noisy.safetensors", "")
+    assert load_checkpoint(tmp_path / "noisy.safetensors").config.noise
 
 
 def make_run(path):

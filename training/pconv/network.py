@@ -2,16 +2,18 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from pconv.layers import PartialConv2d, PlainConv2d, upsample, zero_holes
+from pconv.noise import PERIOD, random_map
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_NOISE_STRENGTH = 0.3  # at first; from 0 it hardly grows (training/RECIPE.md)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class PConvUNetConfig:
     kernel_sizes: tuple[int, ...]  # of each encoder stage, px; decoder stages have 3
     partial: bool = True  # False: the plain-convolution twin (the paper's "Conv")
     batch_norm: bool = True  # False: it was folded into the convolutions, for inference
+    noise: bool = False  # random numbers in the decoder, and in the result (pconv.noise)
     mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB in [0, 1]; subtracted from the input, added to the output
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -73,6 +76,7 @@ class Stage(nn.Module):
         norm: bool,
         activation: nn.Module,
         config: PConvUNetConfig,
+        noise: bool = False,
     ) -> None:
         super().__init__()
         convolution = PartialConv2d if config.partial else PlainConv2d
@@ -81,30 +85,37 @@ class Stage(nn.Module):
         padding = kernel_size // 2
         self.conv = convolution(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
         self.norm = nn.BatchNorm2d(out_channels) if norm and config.batch_norm else None
+        self.noise_strength = nn.Parameter(torch.full((out_channels,), _NOISE_STRENGTH)) if noise else None
         self.activation = activation
         nn.init.kaiming_normal_(self.conv.weight)  # He et al., fan-in (§4.2)
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
 
-    def forward(self, sources: Sequence[Tensor], valids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, sources: Sequence[Tensor], valids: Sequence[Tensor], period: int = PERIOD
+    ) -> tuple[Tensor, Tensor]:
         """Run the stage.
 
         Args:
             sources: `(N, C_i, H, W)` each, 0 wherever not valid; the first of two may have half the size, which
                 stands for its nearest ×2 enlargement.
             valids: `(N, 1, H, W)` each; ignored by the plain twin.
+            period: Of the random numbers, places.
 
         Returns:
             Features `(N, C, H', W')`, 0 wherever not valid, and their mask `(N, 1, H', W')`.
         """
         features, valid = self.conv.forward_zeroed(sources, valids)
-        if self.norm is None:  # the convolution left 0 in holes, and every activation here maps 0 to 0
-            features = self.activation(features)
-            return features, valids[0] if valid is None else valid
-        features = self.norm(features)
+        if self.norm is not None:
+            features = self.norm(features)
+        if self.noise_strength is not None:
+            strength = self.noise_strength.view(1, -1, 1, 1).to(features.dtype)
+            features = features + strength * random_map(features, period, self.training)
         if valid is None:
             return self.activation(features), valids[0]
-        return self.activation(features.masked_fill_(valid == 0, 0)), valid
+        if self.norm is not None or self.noise_strength is not None:
+            features = features.masked_fill_(valid == 0, 0)
+        return self.activation(features), valid  # without them the convolution left 0 in holes; activations keep it
 
 
 class PConvUNet(nn.Module):
@@ -124,10 +135,12 @@ class PConvUNet(nn.Module):
             Stage((widths[i],), widths[i + 1], kernel, 2, i > 0, nn.ReLU(inplace=True), config)
             for i, kernel in enumerate(config.kernel_sizes)
         )
+        last = 4 if config.noise else 3  # the fourth says how strong the numbers of the result are
         self.decoder = nn.ModuleList(  # deepest first, as it runs
-            Stage((widths[i + 1], widths[i]), widths[i], 3, 1, i > 0, _leaky_relu() if i else nn.Identity(), config)
-            for i in reversed(range(len(config.channels)))
+            Stage((widths[i + 1], widths[i]), widths[i], 3, 1, True, _leaky_relu(), config, config.noise)
+            for i in reversed(range(1, len(config.channels)))
         )
+        self.decoder.append(Stage((widths[1], widths[0]), last, 3, 1, False, nn.Identity(), config))
 
     def forward(self, image: Tensor, hole: Tensor) -> Tensor:
         """Predict the whole picture from what is outside the hole.
@@ -156,10 +169,33 @@ class PConvUNet(nn.Module):
         features, valid = skips.pop()
         for stage in self.decoder:
             skip, skip_valid = skips.pop()
+            period = PERIOD >> len(skips)
             size = skip.shape[-2:]
             valids = (upsample(valid, size), skip_valid) if self.config.partial else (skip_valid,)
-            features, valid = stage((features, skip), valids)
+            features, valid = stage((features, skip), valids, period)
+        if self.config.noise:
+            features = features[:, :3] + features[:, 3:] * random_map(features, PERIOD, self.training)
         return features * std + mean  # float32 again, as they are
+
+
+def with_noise(network: PConvUNet) -> PConvUNet:
+    """Copy a network that was trained without random numbers; the copy has them, at first in its decoder only.
+
+    Args:
+        network: Trained network; it is not changed.
+
+    Returns:
+        A network in the same mode; the network itself if it has them already.
+    """
+    if network.config.noise:
+        return network
+    noisy = PConvUNet(replace(network.config, noise=True)).train(network.training)
+    state = network.state_dict()
+    last = f"decoder.{len(network.decoder) - 1}.conv."
+    for name in ("weight", "bias"):
+        state[last + name] = torch.cat([state[last + name], torch.zeros_like(state[last + name][:1])])
+    noisy.load_state_dict(state, strict=False)
+    return noisy
 
 
 def fold_batch_norm(network: PConvUNet) -> PConvUNet:
@@ -185,8 +221,7 @@ def fold_batch_norm(network: PConvUNet) -> PConvUNet:
         stage.conv.weight = nn.Parameter((weight.double() * gain.view(-1, 1, 1, 1)).to(weight.dtype), False)
         stage.conv.bias = nn.Parameter(shift.to(weight.dtype), False)
         stage.norm = None
-    fields = {**vars(network.config), "batch_norm": False}
-    folded.config = PConvUNetConfig(**fields)
+    folded.config = replace(network.config, batch_norm=False)
     return folded
 
 

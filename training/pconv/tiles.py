@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pconv.network import PConvUNetConfig
+from pconv.noise import PERIOD
 from pconv.operations import CONSISTENT_RADIUS, upscale
 
 
@@ -136,6 +137,6 @@ def halo(config: PConvUNetConfig, factor: int) -> int:
 
 
 def _step(config: PConvUNetConfig, factor: int) -> int:
-    """After how many pixels the halvings of the U-Net fall alike."""
-    period = 1 << len(config.channels)
+    """After how many pixels the halvings of the U-Net, and its random numbers, fall alike."""
+    period = max(1 << len(config.channels), PERIOD if config.noise else 1)
     return period // math.gcd(period, factor)

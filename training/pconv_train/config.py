@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pconv import PConvUNetConfig
+from pconv import PConvUNet, PConvUNetConfig, load_checkpoint
+from pconv.network import with_noise
 
 from pconv_train.data import TASKS
 from pconv_train.losses import LossWeights
@@ -35,6 +36,7 @@ class TrainConfig:
     preset: str = "compact"
     stages: int | None = None  # of the encoder; None: as many as suit the crop
     edge: int = 0  # px that the hole is grown by; what the network predicts there corrects the hole (pconv.edge)
+    noise: bool = False  # random numbers in the decoder (pconv.noise); with `init`, added to a network without
     plain: bool = False  # the paper's "Conv" instead of partial convolutions
     init: str | None = None  # checkpoint to start from; it then decides the network
     freeze_encoder_norm: bool = False  # stage 2 (§4.2)
@@ -85,7 +87,17 @@ class TrainConfig:
 
     def network_config(self) -> PConvUNetConfig:
         """Build the network's config of preset, stages and kind."""
-        return PRESETS[self.preset](self.stages or self.deepest_stages(), not self.plain)
+        config = PRESETS[self.preset](self.stages or self.deepest_stages(), not self.plain)
+        return dataclasses.replace(config, noise=self.noise)
+
+    def build_network(self) -> PConvUNet:
+        """Make the network that the run begins with.
+
+        Raises:
+            CheckpointError: `init` cannot be read.
+        """
+        network = load_checkpoint(self.init) if self.init else PConvUNet(self.network_config())
+        return with_noise(network) if self.noise else network
 
     def to_json(self) -> str:
         """Write all options as JSON, as read by `from_json`."""

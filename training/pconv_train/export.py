@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pconv import PConvUNet, describe_checkpoint, load_checkpoint, save_checkpoint
+from pconv import describe_checkpoint, save_checkpoint
 from pconv.checkpoint import write_atomically
 
 from pconv_train.config import ConfigError, TrainConfig, read_config
@@ -35,7 +35,7 @@ def export(run: Path, path: Path, description: str = "") -> str:
     if not (run / STATE_FILE).is_file():
         raise ConfigError(f"{run} has no {STATE_FILE} yet: train first")
     state = torch.load(run / STATE_FILE, map_location="cpu", weights_only=True)
-    network = load_checkpoint(config.init) if config.init else PConvUNet(config.network_config())
+    network = config.build_network()
     network.load_state_dict(state["ema"], strict=False)
     provenance = _provenance(config, state["progress"], description)
     sha256 = save_checkpoint(path, network, config.task, provenance, torch.float16)

@@ -2,11 +2,11 @@
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from pconv import PConvUNet, load_checkpoint
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -47,6 +47,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
     if config.threads:
         torch.set_num_threads(config.threads)
     precision = choose_precision(config.precision, device)
+    half = partial(torch.autocast, device.type, precision, enabled=precision != torch.float32)
 
     # Data.
     photos, held = _split(config)
@@ -56,11 +57,11 @@ def train(config: TrainConfig, run: Path) -> Progress:
     validation = fixed_samples(held, settings) if rank == 0 else []
 
     # Network.
-    network = load_checkpoint(config.init) if config.init else PConvUNet(config.network_config())
+    network = config.build_network()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
     set_training_mode(network, config.freeze_encoder_norm)
     vgg = load_vgg(Path(config.vgg) if config.vgg else None) if config.loss.perceptual or config.loss.style else None
-    features = vgg.to(device, memory_format=torch.channels_last) if vgg else None  # type: ignore[call-overload]
+    features = half()(vgg.to(device, memory_format=torch.channels_last)) if vgg else None  # type: ignore[call-overload]
     model = DistributedDataParallel(network) if world > 1 else network
 
     # Optimizer.
@@ -92,8 +93,9 @@ def train(config: TrainConfig, run: Path) -> Progress:
             image, hole, target = to_device(batch, device)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * schedule(config, progress)
+            torch.manual_seed((config.seed + progress.step) * world + rank)  # of the network's random numbers
             statistics = [buffer.clone() for buffer in network.buffers()]
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            with half():
                 output = restore(model, image, hole, config)
             generator = torch.Generator().manual_seed(config.seed + progress.step)
             loss, terms = total_loss(output, target, hole, config.loss, features, config.perceptual_crop, generator)

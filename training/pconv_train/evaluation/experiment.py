@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from pconv import describe_checkpoint, edge, filling, operations, pyramid, texture
+from pconv import describe_checkpoint, edge, filling, noise, operations, pyramid, texture
 
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.figures import Gallery, draw_figures
@@ -87,7 +87,7 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         ConfigError: A name twice, an unknown one, a checkpoint for another task.
         CheckpointError: A checkpoint that cannot be read.
     """
-    methods, code = [], _digest(edge, filling, operations)
+    methods, code = [], _digest(edge, filling, noise, operations)
     for name, path in map(_split, experiment.checkpoints):
         info = describe_checkpoint(path)
         if info.task != experiment.task:

@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm, load_checkpoint, save_checkpoint
+from pconv.network import with_noise
+from pconv.noise import PERIOD
+
+CONFIG = PConvUNetConfig((6, 8, 8), (5, 3, 3))
+
+
+def network(config=CONFIG, seed=0):
+    torch.manual_seed(seed)
+    return PConvUNet(config).eval()
+
+
+def picture(side=40):
+    hole = torch.zeros(1, 1, side, side)
+    hole[..., 10:30, 12:28] = 1
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1)), hole
+
+
+@pytest.mark.parametrize("partial", [True, False])
+@torch.no_grad()
+def test_numbers_are_the_same_in_use_and_new_in_training(partial):
+    noisy, (image, hole) = network(replace(CONFIG, noise=True, partial=partial)), picture()
+    assert torch.equal(noisy(image, hole), noisy(image, hole))
+    assert not torch.equal(noisy.train()(image, hole), noisy(image, hole))
+    torch.manual_seed(3)
+    first = noisy(image, hole)
+    torch.manual_seed(3)
+    assert torch.equal(noisy(image, hole), first)
+
+
+@torch.no_grad()
+def test_a_network_trained_without_numbers_goes_on_as_it_was():
+    before, (image, hole) = network(), picture()
+    noisy = with_noise(before)
+    assert noisy.config.noise
+    assert not before.config.noise
+    assert not torch.equal(noisy(image, hole), before(image, hole))
+    for name, parameter in noisy.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.zero_()
+    torch.testing.assert_close(noisy(image, hole), before(image, hole), atol=1e-5, rtol=0)
+    assert with_noise(noisy) is noisy
+
+
+@torch.no_grad()
+def test_the_fourth_channel_says_how_strong_the_numbers_of_the_result_are():
+    noisy, (image, hole) = with_noise(network()), picture()
+    before = noisy(image, hole)
+    noisy.decoder[-1].conv.bias[3] = 1
+    grain = (noisy(image, hole) - before) / torch.tensor(CONFIG.std).view(1, 3, 1, 1)
+    torch.testing.assert_close(grain[:, 0], grain[:, 2], atol=1e-5, rtol=0)
+    assert grain.mean().abs() < 0.1
+    assert 0.9 < grain.std() < 1.1
+
+
+@torch.no_grad()
+def test_folded_and_saved_it_is_the_same(tmp_path):
+    noisy, (image, hole) = network(replace(CONFIG, noise=True)), picture()
+    for stage in noisy.decoder[:-1]:
+        stage.norm.running_mean.normal_()
+        stage.norm.weight.uniform_(0.5, 2)
+    folded = fold_batch_norm(noisy)
+    assert folded.config.noise
+    torch.testing.assert_close(folded(image, hole), noisy(image, hole), atol=1e-4, rtol=0)
+    save_checkpoint(tmp_path / "noisy.safetensors", noisy)
+    assert torch.equal(load_checkpoint(tmp_path / "noisy.safetensors")(image, hole), noisy(image, hole))
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@torch.no_grad()
+def test_what_is_not_valid_stays_zero(fold):
+    noisy = network(replace(CONFIG, noise=True))
+    stage = (fold_batch_norm(noisy) if fold else noisy).decoder[0]
+    sources = [torch.zeros(1, 8, 4, 4), torch.zeros(1, 8, 8, 8)]
+    valid = torch.zeros(1, 1, 8, 8)
+    valid[..., :2] = 1
+    features, known = stage(sources, [torch.zeros(1, 1, 8, 8), valid])
+    assert (features[..., 3:] == 0).all()
+    assert (known[..., 3:] == 0).all()
+    assert (features[..., :2] != 0).any()
+
+
+@torch.no_grad()
+def test_windows_that_start_a_period_later_see_the_same_numbers():
+    noisy, side = network(replace(CONFIG, noise=True)), 3 * PERIOD
+    image, hole = torch.rand(1, 3, side, side), torch.zeros(1, 1, side, side)
+    whole = noisy(image, hole)[..., PERIOD + 64 :, PERIOD + 64 :]
+    window = noisy(image[..., PERIOD:, PERIOD:], hole[..., PERIOD:, PERIOD:])[..., 64:, 64:]
+    torch.testing.assert_close(window, whole, atol=1e-4, rtol=0)
