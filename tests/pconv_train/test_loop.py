@@ -80,6 +80,20 @@ def test_random_numbers_are_resumed_and_exported(small_config, tmp_path, monkeyp
     assert load_checkpoint(tmp_path / "noisy.safetensors").config.noise
 
 
+def test_vgg_computes_in_the_precision_of_the_network(small_config, tmp_path, monkeypatch, vgg_file):
+    seen, total_loss = [], loop.total_loss
+
+    def listening(output, target, hole, weights, features, *rest):
+        seen.extend(pool.dtype for pool in features(target))
+        return total_loss(output, target, hole, weights, features, *rest)
+
+    monkeypatch.setattr(loop, "total_loss", listening)
+    for precision in ("bf16", "fp32"):
+        config = replace(small_config, steps=1, precision=precision, vgg=str(vgg_file), loss=LossWeights())
+        train(config, make_run(tmp_path / precision))
+    assert seen == 3 * [torch.bfloat16] + 3 * [torch.float32]
+
+
 def make_run(path):
     path.mkdir()
     return path

@@ -47,7 +47,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
     if config.threads:
         torch.set_num_threads(config.threads)
     precision = choose_precision(config.precision, device)
-    half = partial(torch.autocast, device.type, precision, enabled=precision != torch.float32)
+    autocast = partial(torch.autocast, device.type, precision, enabled=precision != torch.float32)
 
     # Data.
     photos, held = _split(config)
@@ -61,7 +61,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
     set_training_mode(network, config.freeze_encoder_norm)
     vgg = load_vgg(Path(config.vgg) if config.vgg else None) if config.loss.perceptual or config.loss.style else None
-    features = half()(vgg.to(device, memory_format=torch.channels_last)) if vgg else None  # type: ignore[call-overload]
+    features = autocast()(vgg.to(device, memory_format=torch.channels_last)) if vgg else None  # type: ignore[call-overload]
     model = DistributedDataParallel(network) if world > 1 else network
 
     # Optimizer.
@@ -95,7 +95,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 group["lr"] = config.learning_rate * schedule(config, progress)
             torch.manual_seed((config.seed + progress.step) * world + rank)  # of the network's random numbers
             statistics = [buffer.clone() for buffer in network.buffers()]
-            with half():
+            with autocast():
                 output = restore(model, image, hole, config)
             generator = torch.Generator().manual_seed(config.seed + progress.step)
             loss, terms = total_loss(output, target, hole, config.loss, features, config.perceptual_crop, generator)
