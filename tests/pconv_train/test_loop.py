@@ -361,6 +361,7 @@ def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp
         ({"hours": 1.0}, "either --steps or --hours"),
         ({"steps": None}, "either --steps or --hours"),
         ({"crop": 128, "stages": 8}, "use at most --stages 6"),
+        ({"crop": 10, "loss": LossWeights(ssim=1)}, "at least 11 px"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(small_config, change, message):
@@ -370,6 +371,12 @@ def test_options_that_do_not_go_together_are_refused(small_config, change, messa
 
 def test_config_survives_json(small_config):
     assert TrainConfig.from_json(small_config.to_json()) == small_config
+
+
+@pytest.mark.parametrize("known", ['"task"', '"hole"'])
+def test_options_of_another_version_are_refused(small_config, known):
+    with pytest.raises(ConfigError, match=r"not written by this version .*_of_2027"):
+        TrainConfig.from_json(small_config.to_json().replace(known, known[:-1] + '_of_2027"'))
 
 
 def test_default_stages_leave_a_bottleneck_of_2(small_config):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,15 +8,18 @@ from pconv_train.losses import (
     gram,
     hole_loss,
     perceptual_loss,
+    ssim_loss,
     style_loss,
     total_loss,
     tv_loss,
+    unit_perceptual_loss,
     valid_loss,
 )
+from pconv_train.metrics import ssim
 
 rng = np.random.default_rng(0)
-OUTPUT, TARGET = rng.random((2, 3, 9, 11)), rng.random((2, 3, 9, 11))
-HOLE = (rng.random((2, 1, 9, 11)) < 0.3).astype(float)
+OUTPUT, TARGET = rng.random((2, 3, 12, 13)), rng.random((2, 3, 12, 13))
+HOLE = (rng.random((2, 1, 12, 13)) < 0.3).astype(float)
 PSI = [rng.random((2, c, s, s)) for c, s in ((4, 8), (5, 4), (6, 2))]
 PSI_TARGET = [rng.random(p.shape) for p in PSI]
 
@@ -35,6 +40,24 @@ def test_perceptual_loss_adds_the_mean_difference_of_each_layer():
     wanted = sum(np.abs(a - b).sum() / a.size for a, b in zip(PSI, PSI_TARGET, strict=True))
     found = perceptual_loss([tensor(p) for p in PSI], [tensor(p) for p in PSI_TARGET])
     assert found.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_unit_perceptual_loss_compares_directions_of_the_features():
+    wanted = 0.0
+    for a, b in zip(PSI, PSI_TARGET, strict=True):
+        a, b = (x / np.sqrt((x**2).sum(1, keepdims=True)) for x in (a, b))
+        wanted += ((a - b) ** 2).sum() / (a.size / a.shape[1])
+    psi, psi_target = [tensor(p) for p in PSI], [tensor(p) for p in PSI_TARGET]
+    assert unit_perceptual_loss(psi, psi_target).item() == pytest.approx(wanted, rel=1e-5)
+    longer = unit_perceptual_loss([3 * p for p in psi], psi_target)
+    assert longer.item() == pytest.approx(wanted, rel=1e-5)
+    assert unit_perceptual_loss([0 * p for p in psi], psi_target).isfinite()
+
+
+def test_ssim_loss_is_what_the_metric_lacks_of_1():
+    output, target = tensor(OUTPUT), tensor(TARGET)
+    assert ssim_loss(output, target).item() == pytest.approx(1 - ssim(output, target).mean().item(), abs=1e-6)
+    assert ssim_loss(target, target).item() == pytest.approx(0, abs=1e-6)
 
 
 def numpy_gram(psi: np.ndarray) -> np.ndarray:
@@ -94,6 +117,17 @@ def test_total_loss_is_equation_7():
     assert set(terms) == {"valid", "hole", "perceptual", "style", "tv"}
 
 
+def test_terms_that_the_paper_lacks_are_added_by_their_weights():
+    output, target, hole = tensor(OUTPUT), tensor(TARGET), tensor(HOLE)
+    comp = torch.where(hole > 0, output, target)
+    wanted = 6 * hole_loss(output, target, hole) + 2 * ssim_loss(comp, target)
+    wanted += 0.5 * unit_perceptual_loss(fake_features(comp), fake_features(target))
+    weights = replace(LossWeights.l1(valid=0), ssim=2, unit_perceptual=0.5)
+    found, terms = total_loss(output, target, hole, weights, fake_features)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert terms.keys() >= {"hole", "ssim", "unit_perceptual"}
+
+
 def test_l1_weights_leave_out_all_that_needs_vgg():
     _, terms = total_loss(tensor(OUTPUT), tensor(TARGET), tensor(HOLE), LossWeights.l1())
     assert set(terms) == {"valid", "hole"}
@@ -106,7 +140,7 @@ def test_perceptual_crop_shows_psi_one_window_of_all_pictures():
         seen.append(image)
         return [image]
 
-    target = torch.arange(2 * 3 * 9 * 11).view(2, 3, 9, 11).float() / 1000
+    target = torch.arange(2 * 3 * 12 * 13).view(2, 3, 12, 13).float() / 1000
     generator = torch.Generator().manual_seed(1)
     total_loss(target, target, tensor(HOLE), LossWeights(), features, 4, generator)
     gt, (out, comp) = seen[0], seen[1].chunk(2)
@@ -115,10 +149,10 @@ def test_perceptual_crop_shows_psi_one_window_of_all_pictures():
     assert torch.equal(comp, gt)
 
 
-@pytest.mark.parametrize("term", ["perceptual", "style", "tv"])
+@pytest.mark.parametrize("term", ["perceptual", "unit_perceptual", "style", "tv", "ssim"])
 def test_the_output_does_not_reach_the_composite_outside_the_hole(term):
     output, hole = tensor(OUTPUT).requires_grad_(), tensor(HOLE) == 1
-    weights = LossWeights(**dict.fromkeys(("valid", "hole", "perceptual", "style", "tv"), 0.0) | {term: 1.0})
+    weights = replace(LossWeights.l1(valid=0, hole=0), **{term: 1.0})
     total_loss(output, tensor(TARGET), tensor(HOLE), weights, fake_features)[0].backward()
     reached = output.grad.abs().sum(1, keepdim=True) > 0
     assert reached[hole].any()

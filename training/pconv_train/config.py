@@ -73,6 +73,8 @@ class TrainConfig:
             raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         if (self.steps is None) == (self.hours is None):
             raise ConfigError("give either --steps or --hours")
+        if self.loss.ssim and self.crop < 11:
+            raise ConfigError(f"the ssim term needs --crop of at least 11 px, got {self.crop}")
         if self.edge and self.task != "inpaint":
             raise ConfigError(f"--edge {self.edge} would hide the lattice pixels of --task {self.task}: give --edge 0")
         if self.stages is not None and self.stages > self.deepest_stages():
@@ -105,11 +107,18 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read the options of config.json."""
+        """Read the options of config.json.
+
+        Raises:
+            ConfigError: It has an option that there is not, as that of a later version has.
+        """
         fields = json.loads(text)
         fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        fields["loss"] = LossWeights(**fields["loss"])
-        return cls(**fields)
+        try:
+            fields["loss"] = LossWeights(**fields["loss"])
+            return cls(**fields)
+        except TypeError as error:
+            raise ConfigError(f"config.json was not written by this version of pconv-train ({error})") from error
 
 
 def read_config(run: Path) -> TrainConfig:

@@ -60,7 +60,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
     network = config.build_network()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
     set_training_mode(network, config.freeze_encoder_norm)
-    vgg = load_vgg(Path(config.vgg) if config.vgg else None) if config.loss.perceptual or config.loss.style else None
+    vgg = load_vgg(Path(config.vgg) if config.vgg else None) if config.loss.need_vgg else None
     features = autocast()(vgg.to(device, memory_format=torch.channels_last)) if vgg else None  # type: ignore[call-overload]
     model = DistributedDataParallel(network) if world > 1 else network
 

@@ -1,4 +1,4 @@
-"""The paper's losses (§3.3, eqs. 3–7), one small function a term, all in float32.
+"""The paper's losses (§3.3, eqs. 3–7) and two terms more, one small function a term, all in float32.
 
 `output` is I_out, `comp` is I_comp (`target` outside the hole), `target` is I_gt; `(N, 3, H, W)` in [0, 1]. `hole` is
 1 − M, `(N, 1, H, W)` of {0, 1}. The first version of the paper prints plain norms; the means here follow its later
@@ -14,18 +14,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pconv_train.metrics import similarity
+
 Features = Callable[[Tensor], Sequence[Tensor]]  # Ψ: a picture to its pool1, pool2, pool3
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of eq. 7; a term of weight 0 is not computed."""
+    """Weights of eq. 7, and of two terms that it does not have; a term of weight 0 is not computed."""
 
     valid: float = 1.0
     hole: float = 6.0
     perceptual: float = 0.05
     style: float = 120.0
     tv: float = 0.1
+    unit_perceptual: float = 0.0
+    ssim: float = 0.0
+
+    @property
+    def need_vgg(self) -> bool:
+        """Whether a term looks at Ψ."""
+        return any((self.perceptual, self.style, self.unit_perceptual))
 
     @classmethod
     def l1(cls, valid: float = 1.0, hole: float = 6.0) -> Self:
@@ -46,6 +55,25 @@ def hole_loss(output: Tensor, target: Tensor, hole: Tensor) -> Tensor:
 def perceptual_loss(features: Sequence[Tensor], target_features: Sequence[Tensor]) -> Tensor:
     """Σ_n ‖Ψ_n(I) − Ψ_n(I_gt)‖₁, each averaged over its elements: one of the two sums of eq. 4."""
     return torch.stack([F.l1_loss(a, b) for a, b in zip(features, target_features, strict=True)]).sum()
+
+
+def unit_perceptual_loss(features: Sequence[Tensor], target_features: Sequence[Tensor]) -> Tensor:
+    """Σ_n of the squared distance of Ψ_n of length 1 at each place, averaged over places.
+
+    LPIPS with all its channels' weights 1 (Zhang et al. 2018, eq. 1, https://arxiv.org/abs/1801.03924). Unlike eq. 4 it
+    counts faint detail as much as bold.
+    """
+    pairs = zip(features, target_features, strict=True)
+    return torch.stack([(F.normalize(a) - F.normalize(b)).square().sum(1).mean() for a, b in pairs]).sum()
+
+
+def ssim_loss(comp: Tensor, target: Tensor) -> Tensor:
+    """1 − SSIM, averaged over the batch (Zhao et al. 2017, https://arxiv.org/abs/1511.08861).
+
+    Raises:
+        ValueError: The pictures are smaller than SSIM's window of 11 px.
+    """
+    return 1 - similarity(comp, target).mean()
 
 
 def gram(features: Tensor) -> Tensor:
@@ -80,14 +108,16 @@ def total_loss(
     perceptual_crop: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_total of eq. 7; with a valid weight of 0, without the sums over I_out in the perceptual and style terms.
+    """L_total of eq. 7, and what else has a weight.
+
+    With a valid weight of 0, the terms that look at Ψ leave out I_out.
 
     Args:
         output: I_out, `(N, 3, H, W)`, any floating dtype.
         target: I_gt, `(N, 3, H, W)` in [0, 1].
         hole: `(N, 1, H, W)` of {0, 1}, 1 = hole.
         weights: Of the five terms.
-        features: Ψ; needed if the perceptual or style weight is not 0.
+        features: Ψ; needed if `weights.need_vgg`.
         perceptual_crop: Side of the random window to which Ψ is applied, px; None: the whole picture.
         generator: CPU generator that places the window.
 
@@ -99,7 +129,9 @@ def total_loss(
     terms = {"valid": valid_loss(output, target, hole), "hole": hole_loss(output, target, hole)}
     if weights.tv:
         terms["tv"] = tv_loss(comp, hole)
-    if weights.perceptual or weights.style:
+    if weights.ssim:
+        terms["ssim"] = ssim_loss(comp, target)
+    if weights.need_vgg:
         assert features is not None, "perceptual and style terms need VGG features"
         window = _window(target, perceptual_crop, generator)
         # Without a valid term nothing holds I_out to the known pixels, so only I_comp is worth looking at.
@@ -110,6 +142,8 @@ def total_loss(
         psi = list(zip(*(x.float().chunk(len(shown)) for x in layers), strict=True))
         if weights.perceptual:
             terms["perceptual"] = torch.stack([perceptual_loss(x, psi_target) for x in psi]).sum()
+        if weights.unit_perceptual:
+            terms["unit_perceptual"] = torch.stack([unit_perceptual_loss(x, psi_target) for x in psi]).sum()
         if weights.style:
             terms["style"] = torch.stack([style_loss(x, psi_target) for x in psi]).sum()
     weighted = asdict(weights)

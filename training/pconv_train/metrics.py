@@ -29,10 +29,14 @@ def ssim(restored: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: The pictures are smaller than the window.
     """
-    if min(restored.shape[-2:]) < 11:
-        raise ValueError(f"SSIM needs pictures of at least 11×11 px, got {tuple(restored.shape[-2:])}")
-    x, y = restored.double(), target.double()
-    mx, my, xx, yy, xy = (_gaussian(z) for z in (x, y, x * x, y * y, x * y))
+    return similarity(restored.double(), target.double())
+
+
+def similarity(x: Tensor, y: Tensor) -> Tensor:
+    """Compute `ssim` in the pictures' own precision: a loss needs no more than float32."""
+    if min(x.shape[-2:]) < 11:
+        raise ValueError(f"SSIM needs pictures of at least 11×11 px, got {tuple(x.shape[-2:])}")
+    mx, my, xx, yy, xy = _gaussian(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
     vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
     c1, c2 = 0.01**2, 0.03**2
     index = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
