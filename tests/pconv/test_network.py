@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm
-from pconv.network import IMAGENET_MEAN, IMAGENET_STD
+from pconv.network import IMAGENET_MEAN, IMAGENET_STD, UPSAMPLINGS, with_upsampling
 from torch import Tensor, nn
 
 # Table 2: kernel, input channels (up + skip), output channels, stride, batch norm, activation.
@@ -27,9 +27,10 @@ TABLE_2 = [
 ]
 
 
-def small(stages: int = 4, partial: bool = True) -> PConvUNet:
+def small(stages: int = 4, partial: bool = True, upsampling: str = "nearest") -> PConvUNet:
     """An untrained network whose batch norm does something, as after training."""
-    network = PConvUNet(PConvUNetConfig((8, 16, 24, 32, 32, 32)[:stages], (7, 5, 3, 3, 3, 3)[:stages], partial))
+    channels, kernel_sizes = (8, 16, 24, 32, 32, 32)[:stages], (7, 5, 3, 3, 3, 3)[:stages]
+    network = PConvUNet(PConvUNetConfig(channels, kernel_sizes, partial, upsampling=upsampling))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_var, module.weight):
@@ -105,10 +106,11 @@ def test_the_plain_twin_has_the_same_weights() -> None:
     assert {k: v.shape for k, v in partial.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
 
 
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 @pytest.mark.parametrize("partial", [True, False])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (3, 2), (37, 501)])
-def test_any_size(height: int, width: int, partial: bool) -> None:
-    network = small(6, partial)
+def test_any_size(height: int, width: int, partial: bool, upsampling: str) -> None:
+    network = small(6, partial, upsampling)
     image, hole = picture(height, width, batch=1)
     before = run(network, *picture())
     hole[..., 0, 0] = 0
@@ -129,8 +131,9 @@ def test_presets_at_512(config: PConvUNetConfig) -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("partial", [True, False])
 @pytest.mark.parametrize("rubbish", [float("nan"), float("inf"), 3e38])
-def test_values_under_the_hole_never_matter(rubbish: float, partial: bool, training: bool) -> None:
-    network, (image, hole) = small(partial=partial).train(training), picture()
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+def test_values_under_the_hole_never_matter(rubbish: float, partial: bool, training: bool, upsampling: str) -> None:
+    network, (image, hole) = small(partial=partial, upsampling=upsampling).train(training), picture()
     dirty = torch.where(hole > 0, rubbish, image)
     assert torch.equal(run(network, image, hole), run(network, dirty, hole))
     if training:
@@ -166,8 +169,30 @@ def test_one_known_pixel_is_enough_for_every_pixel() -> None:
     assert valids[-1].all()
 
 
-def test_features_are_zero_wherever_not_valid() -> None:
-    network, image, hole = small(), torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
+def test_bilinear_upsampling_has_no_blocks() -> None:
+    network, (image, hole) = small(upsampling="bilinear"), picture(64, 64)
+    seen: list[Tensor] = []
+    network.decoder[-1].register_forward_pre_hook(lambda _stage, inputs: seen.append(inputs[0][0]))
+    run(network, image, hole)
+    (large,) = seen
+    assert large.shape[-2:] == (64, 64)
+    blocks = nn.functional.interpolate(nn.functional.avg_pool2d(large, 2), scale_factor=2.0, mode="nearest")
+    assert (large - blocks).abs().mean() > 0.05 * large.abs().mean()
+
+
+def test_another_upsampling_keeps_the_weights() -> None:
+    nearest, (image, hole) = small(), picture()
+    bilinear = with_upsampling(nearest, "bilinear")
+    assert bilinear.config.upsampling == "bilinear"
+    assert nearest.config.upsampling == "nearest"
+    assert all(torch.equal(value, nearest.state_dict()[name]) for name, value in bilinear.state_dict().items())
+    assert not torch.equal(run(bilinear, image, hole), run(nearest, image, hole))
+    assert torch.equal(run(with_upsampling(bilinear, "nearest"), image, hole), run(nearest, image, hole))
+
+
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+def test_features_are_zero_wherever_not_valid(upsampling: str) -> None:
+    network, image, hole = small(upsampling=upsampling), torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
     hole[..., 0, 0] = 0
     for stage in network.encoder:
         stage.register_forward_hook(lambda _stage, _inputs, outputs: seen.append(outputs))
@@ -289,6 +314,7 @@ def test_wrong_shapes_are_named(image: tuple[int, ...], hole: tuple[int, ...], m
         ({"channels": (8,), "kernel_sizes": (4,)}, "odd kernel sizes"),
         ({"channels": (0,), "kernel_sizes": (3,)}, "positive channels"),
         ({"channels": (8,), "kernel_sizes": (3,), "std": (0.2, 0.0, 0.2)}, "std > 0"),
+        ({"channels": (8,), "kernel_sizes": (3,), "upsampling": "cubic"}, "nearest, bilinear"),
     ],
 )
 def test_impossible_configs_are_refused(arguments: dict, message: str) -> None:

@@ -18,6 +18,7 @@ def network(config):
         PConvUNetConfig((4, 6, 8, 8), (7, 5, 3, 3)),
         PConvUNetConfig((5,), (3,)),
         PConvUNetConfig((8, 16), (5, 3), noise=True),
+        PConvUNetConfig((8, 16), (5, 3), upsampling="bilinear"),
     ],
 )
 @pytest.mark.parametrize(("height", "width", "tile"), [(50, 61, 16), (1, 90, 24), (33, 7, 8), (40, 40, 64)])
@@ -30,8 +31,9 @@ def test_tiles_equal_the_whole_picture(config, height, width, tile):
         torch.testing.assert_close(torch.cat(rows, 2), upscale(net, image, 4, unknown), atol=1e-5, rtol=0)
 
 
-def test_an_output_pixel_looks_no_further_than_the_radius():
-    config = PConvUNetConfig((4, 6, 8), (7, 5, 3))
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+def test_an_output_pixel_looks_no_further_than_the_radius(upsampling):
+    config = PConvUNetConfig((4, 6, 8), (7, 5, 3), upsampling=upsampling)
     net, size = network(config), 160
     image, hole = torch.rand(1, 3, size, size), torch.zeros(1, 1, size, size)
     with torch.inference_mode():

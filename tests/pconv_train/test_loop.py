@@ -361,6 +361,7 @@ def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp
         ({"hours": 1.0}, "either --steps or --hours"),
         ({"steps": None}, "either --steps or --hours"),
         ({"crop": 128, "stages": 8}, "use at most --stages 6"),
+        ({"upsampling": "cubic"}, "nearest, bilinear"),
         ({"crop": 10, "loss": LossWeights(ssim=1)}, "at least 11 px"),
     ],
 )
@@ -413,6 +414,17 @@ def test_export_is_the_ema(small_config, tmp_path):
     assert "Drawn by a test." in card
     assert "12 " not in card.splitlines()[0]
     assert "| pictures seen | 12 |" in card
+    assert "| decoder | nearest upsampling |" in card
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, "nearest"), ("bilinear", "bilinear")])
+def test_upsampling_is_changed_only_when_asked(small_config, tmp_path, given, wanted):
+    assert replace(small_config, upsampling=given).build_network().config.upsampling == wanted
+    for before in ("nearest", "bilinear"):
+        begun = tmp_path / "begun.safetensors"
+        save_checkpoint(begun, PConvUNet(replace(small_config.network_config(), upsampling=before)))
+        network = replace(small_config, init=str(begun), upsampling=given).build_network()
+        assert network.config.upsampling == given or (given is None and network.config.upsampling == before)
 
 
 def test_upscale_is_trained_as_it_is_used(small_config):

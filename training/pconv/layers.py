@@ -133,9 +133,9 @@ class PlainConv2d(nn.Conv2d):
         return _convolve(self, sources, self.bias), None
 
 
-def upsample(features: Tensor, size: torch.Size) -> Tensor:
-    """Enlarge ×2 by nearest neighbour, and cut `(N, C, ⌈H/2⌉, ⌈W/2⌉)` to `size` = (H, W)."""
-    return F.interpolate(features, scale_factor=2.0, mode="nearest")[..., : size[0], : size[1]]
+def upsample(features: Tensor, size: torch.Size, mode: str = "nearest") -> Tensor:
+    """Enlarge ×2, "nearest" or "bilinear", and cut `(N, C, ⌈H/2⌉, ⌈W/2⌉)` to `size` = (H, W)."""
+    return F.interpolate(features, scale_factor=2.0, mode=mode)[..., : size[0], : size[1]]
 
 
 _ENOUGH_PIXELS = 2048  # below, making the 4×4 kernel costs more than it saves

@@ -13,6 +13,7 @@ from pconv.noise import PERIOD, random_map
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+UPSAMPLINGS = ("nearest", "bilinear")
 _NOISE_STRENGTH = 0.3  # at first; from 0 it hardly grows (training/RECIPE.md)
 
 
@@ -27,6 +28,7 @@ class PConvUNetConfig:
     kernel_sizes: tuple[int, ...]  # of each encoder stage, px; decoder stages have 3
     partial: bool = True  # False: the plain-convolution twin (the paper's "Conv")
     batch_norm: bool = True  # False: it was folded into the convolutions, for inference
+    upsampling: str = "nearest"  # as in the paper; "bilinear": texture made in the decoder has no blocks
     noise: bool = False  # random numbers in the decoder, and in the result (pconv.noise)
     mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB in [0, 1]; subtracted from the input, added to the output
     std: tuple[float, float, float] = IMAGENET_STD
@@ -39,6 +41,8 @@ class PConvUNetConfig:
             )
         if any(c < 1 for c in self.channels) or any(k < 1 or k % 2 == 0 for k in self.kernel_sizes):
             raise ValueError(f"need positive channels and odd kernel sizes, got {self.channels}, {self.kernel_sizes}")
+        if self.upsampling not in UPSAMPLINGS:
+            raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, got {self.upsampling!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"need mean and std > 0 of three colours, got {self.mean}, {self.std}")
 
@@ -119,7 +123,7 @@ class Stage(nn.Module):
 
 
 class PConvUNet(nn.Module):
-    """U-Net of partial convolutions (table 2): nearest ×2 upsampling; skip links concatenate features and masks.
+    """U-Net of partial convolutions (table 2): ×2 upsampling; skip links concatenate features and masks.
 
     The last stage sees the input picture with its holes and the hole itself, so it can copy known pixels.
 
@@ -172,6 +176,10 @@ class PConvUNet(nn.Module):
             period = PERIOD >> len(skips)
             size = skip.shape[-2:]
             valids = (upsample(valid, size), skip_valid) if self.config.partial else (skip_valid,)
+            if self.config.upsampling == "bilinear":
+                features = upsample(features, size, "bilinear")
+                # Beside holes values fade into 0; few holes are left in the decoder, so nothing makes up for it.
+                features = zero_holes(features, valids[0]) if self.config.partial else features
             features, valid = stage((features, skip), valids, period)
         if self.config.noise:
             features = features[:, :3] + features[:, 3:] * random_map(features, PERIOD, self.training)
@@ -196,6 +204,13 @@ def with_noise(network: PConvUNet) -> PConvUNet:
         state[last + name] = torch.cat([state[last + name], torch.zeros_like(state[last + name][:1])])
     noisy.load_state_dict(state, strict=False)
     return noisy
+
+
+def with_upsampling(network: PConvUNet, upsampling: str) -> PConvUNet:
+    """Copy a network with the same weights, for training to go on with another upsampling."""
+    other = PConvUNet(replace(network.config, upsampling=upsampling)).train(network.training)
+    other.load_state_dict(network.state_dict())
+    return other
 
 
 def fold_batch_norm(network: PConvUNet) -> PConvUNet:

@@ -41,7 +41,8 @@ def receptive_radius(config: PConvUNetConfig) -> int:
     for stage, kernel in enumerate(config.kernel_sizes):
         radius += (kernel // 2) << stage  # encoder: a tap is 2^stage px wide
         radius += 1 << stage  # decoder: 3 × 3 after upsampling
-        radius += 1 << stage  # nearest upsampling: up to that much off centre
+        # Upsampling: nearest is up to that much off centre, bilinear looks one tap further.
+        radius += (3 if config.upsampling == "bilinear" else 1) << stage
     return radius
 
 

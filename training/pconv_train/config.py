@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from pconv import PConvUNet, PConvUNetConfig, load_checkpoint
-from pconv.network import with_noise
+from pconv.network import UPSAMPLINGS, with_noise, with_upsampling
 
 from pconv_train.data import TASKS
 from pconv_train.losses import LossWeights
@@ -36,6 +36,7 @@ class TrainConfig:
     preset: str = "compact"
     stages: int | None = None  # of the encoder; None: as many as suit the crop
     edge: int = 0  # px that the hole is grown by; what the network predicts there corrects the hole (pconv.edge)
+    upsampling: str | None = None  # "nearest" or "bilinear"; None: as `init` has it, else nearest
     noise: bool = False  # random numbers in the decoder (pconv.noise); with `init`, added to a network without
     plain: bool = False  # the paper's "Conv" instead of partial convolutions
     init: str | None = None  # checkpoint to start from; it then decides the network
@@ -71,6 +72,8 @@ class TrainConfig:
             raise ConfigError(f"--task must be one of {', '.join(TASKS)}, got {self.task!r}")
         if self.preset not in PRESETS:
             raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if self.upsampling not in (None, *UPSAMPLINGS):
+            raise ConfigError(f"--upsampling must be one of {', '.join(UPSAMPLINGS)}, got {self.upsampling!r}")
         if (self.steps is None) == (self.hours is None):
             raise ConfigError("give either --steps or --hours")
         if self.loss.ssim and self.crop < 11:
@@ -90,7 +93,7 @@ class TrainConfig:
     def network_config(self) -> PConvUNetConfig:
         """Build the network's config of preset, stages and kind."""
         config = PRESETS[self.preset](self.stages or self.deepest_stages(), not self.plain)
-        return dataclasses.replace(config, noise=self.noise)
+        return dataclasses.replace(config, noise=self.noise, upsampling=self.upsampling or config.upsampling)
 
     def build_network(self) -> PConvUNet:
         """Make the network that the run begins with.
@@ -99,6 +102,7 @@ class TrainConfig:
             CheckpointError: `init` cannot be read.
         """
         network = load_checkpoint(self.init) if self.init else PConvUNet(self.network_config())
+        network = with_upsampling(network, self.upsampling) if self.upsampling else network
         return with_noise(network) if self.noise else network
 
     def to_json(self) -> str:

@@ -57,6 +57,7 @@ def model_card(path: Path) -> str:
         f"| sha256 | `{info.sha256}` |",
         f"| weights | {info.parameters:,}, half precision |",
         f"| channels of the encoder | {', '.join(map(str, info.config.channels))} |",
+        f"| decoder | {info.config.upsampling} upsampling{', random numbers' if info.config.noise else ''} |",
         f"| pictures seen | {sum(stage['pictures'] for stage in stages):,} |",
         f"| hours | {sum(stage['hours'] for stage in stages):.2f} |",
         "",
