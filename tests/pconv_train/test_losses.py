@@ -5,6 +5,7 @@ import pytest
 import torch
 from pconv_train.losses import (
     LossWeights,
+    chroma_loss,
     gram,
     hole_loss,
     perceptual_loss,
@@ -58,6 +59,14 @@ def test_ssim_loss_is_what_the_metric_lacks_of_1():
     output, target = tensor(OUTPUT), tensor(TARGET)
     assert ssim_loss(output, target).item() == pytest.approx(1 - ssim(output, target).mean().item(), abs=1e-6)
     assert ssim_loss(target, target).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_chroma_loss_sees_colour_but_not_luma():
+    output, target, hole = tensor(OUTPUT), tensor(TARGET), tensor(HOLE)
+    error = HOLE * (OUTPUT - TARGET)
+    luma = 0.299 * error[:, :1] + 0.587 * error[:, 1:2] + 0.114 * error[:, 2:]
+    assert chroma_loss(output, target, hole).item() == pytest.approx(np.abs(error - luma).mean(), rel=1e-5)
+    assert chroma_loss(target + 0.1, target, hole).item() == pytest.approx(0, abs=1e-6)
 
 
 def numpy_gram(psi: np.ndarray) -> np.ndarray:
@@ -120,12 +129,12 @@ def test_total_loss_is_equation_7():
 def test_terms_that_the_paper_lacks_are_added_by_their_weights():
     output, target, hole = tensor(OUTPUT), tensor(TARGET), tensor(HOLE)
     comp = torch.where(hole > 0, output, target)
-    wanted = 6 * hole_loss(output, target, hole) + 2 * ssim_loss(comp, target)
+    wanted = 6 * hole_loss(output, target, hole) + 2 * ssim_loss(comp, target) + 12 * chroma_loss(output, target, hole)
     wanted += 0.5 * unit_perceptual_loss(fake_features(comp), fake_features(target))
-    weights = replace(LossWeights.l1(valid=0), ssim=2, unit_perceptual=0.5)
+    weights = replace(LossWeights.l1(valid=0), ssim=2, unit_perceptual=0.5, chroma=12)
     found, terms = total_loss(output, target, hole, weights, fake_features)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert terms.keys() >= {"hole", "ssim", "unit_perceptual"}
+    assert terms.keys() >= {"hole", "ssim", "unit_perceptual", "chroma"}
 
 
 def test_l1_weights_leave_out_all_that_needs_vgg():
@@ -149,7 +158,7 @@ def test_perceptual_crop_shows_psi_one_window_of_all_pictures():
     assert torch.equal(comp, gt)
 
 
-@pytest.mark.parametrize("term", ["perceptual", "unit_perceptual", "style", "tv", "ssim"])
+@pytest.mark.parametrize("term", ["perceptual", "unit_perceptual", "style", "tv", "ssim", "chroma"])
 def test_the_output_does_not_reach_the_composite_outside_the_hole(term):
     output, hole = tensor(OUTPUT).requires_grad_(), tensor(HOLE) == 1
     weights = replace(LossWeights.l1(valid=0, hole=0), **{term: 1.0})

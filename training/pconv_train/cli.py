@@ -74,7 +74,7 @@ def fit(
     clip: Annotated[float, typer.Option(min=0, help="Largest gradient norm.", rich_help_panel=_LEARN)] = 1.0,
     ema: Annotated[float, typer.Option(min=0, max=1, help="Decay a step.", rich_help_panel=_LEARN)] = 0.999,
     loss: Annotated[Loss, typer.Option(help="full = eq. 7; l1 = its first two terms.", rich_help_panel=_LEARN)] = Loss.full,
-    weights: Annotated[str, typer.Option(help="Weights of eq. 7 that differ, as in style=40,tv=0.05; also of ssim and unit_perceptual, which it lacks.", rich_help_panel=_LEARN)] = "",
+    weights: Annotated[str, typer.Option(help="Weights of eq. 7 that differ, as in style=40,tv=0.05; also of ssim, unit_perceptual and chroma, which it lacks.", rich_help_panel=_LEARN)] = "",
     vgg: Annotated[Path | None, typer.Option(help="VGG-16 weights; by default torchvision downloads them.", rich_help_panel=_LEARN)] = None,
     perceptual_crop: Annotated[int | None, typer.Option(min=16, help="VGG sees a random window of this side, px.", rich_help_panel=_LEARN)] = None,
     seed: Annotated[int, typer.Option(min=0, rich_help_panel=_LEARN)] = 0,

@@ -1,4 +1,4 @@
-"""The paper's losses (§3.3, eqs. 3–7) and two terms more, one small function a term, all in float32.
+"""The paper's losses (§3.3, eqs. 3–7) and three terms more, one small function a term, all in float32.
 
 `output` is I_out, `comp` is I_comp (`target` outside the hole), `target` is I_gt; `(N, 3, H, W)` in [0, 1]. `hole` is
 1 − M, `(N, 1, H, W)` of {0, 1}. The first version of the paper prints plain norms; the means here follow its later
@@ -21,7 +21,7 @@ Features = Callable[[Tensor], Sequence[Tensor]]  # Ψ: a picture to its pool1, p
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of eq. 7, and of two terms that it does not have; a term of weight 0 is not computed."""
+    """Weights of eq. 7, and of three terms that it does not have; a term of weight 0 is not computed."""
 
     valid: float = 1.0
     hole: float = 6.0
@@ -30,6 +30,7 @@ class LossWeights:
     tv: float = 0.1
     unit_perceptual: float = 0.0
     ssim: float = 0.0
+    chroma: float = 0.0
 
     @property
     def need_vgg(self) -> bool:
@@ -74,6 +75,17 @@ def ssim_loss(comp: Tensor, target: Tensor) -> Tensor:
         ValueError: The pictures are smaller than SSIM's window of 11 px.
     """
     return 1 - similarity(comp, target).mean()
+
+
+def chroma_loss(output: Tensor, target: Tensor, hole: Tensor) -> Tensor:
+    """‖(1 − M) ⊙ (I_out − I_gt − their luma's difference)‖₁, averaged over all N·C·H·W elements.
+
+    Texture in photographs is mostly of luma; without this, texture that terms on Ψ ask for comes as coloured specks.
+    Luma is that of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B.
+    """
+    error = hole * (output - target)
+    luma = (error * error.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (error - luma).abs().mean()
 
 
 def gram(features: Tensor) -> Tensor:
@@ -129,6 +141,8 @@ def total_loss(
     terms = {"valid": valid_loss(output, target, hole), "hole": hole_loss(output, target, hole)}
     if weights.tv:
         terms["tv"] = tv_loss(comp, hole)
+    if weights.chroma:
+        terms["chroma"] = chroma_loss(output, target, hole)
     if weights.ssim:
         terms["ssim"] = ssim_loss(comp, target)
     if weights.need_vgg:
