@@ -1,4 +1,4 @@
-"""How close a restored picture is to the truth: ℓ1, PSNR, SSIM and seam, each for one picture of a batch at a time.
+"""How close a restored picture is to the truth: ℓ1, PSNR, SSIM, seam, specks; each for one of a batch at a time.
 
 Pictures are `(N, 3, H, W)` float in [0, 1]; results `(N,)` float64.
 """
@@ -69,6 +69,45 @@ def seam(restored: Tensor, target: Tensor, hole: Tensor) -> Tensor:
         return (rows.flatten(1).sum(1) + columns.flatten(1).sum(1)) / count
 
     return (gradient(restored) + 1 / 255) / (gradient(target) + 1 / 255)
+
+
+def specks_percent(restored: Tensor, target: Tensor, hole: Tensor) -> Tensor:
+    """Measure what a blur never has and invented grain does: how much of the hole is rougher than the truth is there.
+
+    Roughness is the absolute Laplacian (4 neighbours, the border repeated) of luma (ITU-R BT.601), or of colour: RGB
+    without luma, the largest of its channels. Rough is what exceeds the 99th percentile of the truth's own roughness in
+    the hole by at least 4 levels of 255, which is more than rounding to 8 bits can do to a Laplacian.
+
+    Args:
+        restored: Picture to judge.
+        target: Ground truth.
+        hole: `(N, 1, H, W)`, not 0 = hole.
+
+    Returns:
+        Rough pixels in percent of the hole, by luma or by colour, whichever has more; the truth itself has at most 1.
+        NaN where there is no hole.
+    """
+    both = zip(_roughness(restored.double()), _roughness(target.double()), strict=True)
+    return torch.stack([_share_above(kind, true, hole != 0) for kind, true in both]).amax(0)
+
+
+def _roughness(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the absolute Laplacian of luma and of colour, `(N, 1, H, W)` each."""
+    luma = (image * image.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    planes = torch.cat([luma, image - luma], 1)
+    padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
+    around = padded[..., 1:-1, 2:] + padded[..., 1:-1, :-2] + padded[..., 2:, 1:-1] + padded[..., :-2, 1:-1]
+    laplacian = (around - 4 * planes).abs()
+    return laplacian[:, :1], laplacian[:, 1:].amax(1, keepdim=True)
+
+
+def _share_above(values: Tensor, true: Tensor, hole: Tensor) -> Tensor:
+    shares = []
+    for found, wanted, inside in zip(values, true, hole, strict=True):
+        wanted = wanted[inside].sort().values
+        limit = wanted[99 * len(wanted) // 100] + 4 / 255 if len(wanted) else wanted.new_tensor(math.nan)
+        shares.append(100 * (found[inside] >= limit).double().mean())  # of nothing: NaN
+    return torch.stack(shares)
 
 
 def _gaussian(image: Tensor) -> Tensor:

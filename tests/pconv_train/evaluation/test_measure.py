@@ -6,7 +6,7 @@ from pconv_train.evaluation.measure import compose, luma, measure
 from pconv_train.evaluation.methods import BUILDERS, Machine, Method, MethodError
 from pconv_train.evaluation.pairs import UpscalePair, inpaint_pairs, upscale_pairs
 from pconv_train.evaluation.perceptual import Perceptual, load_inception, load_perceptual
-from pconv_train.metrics import seam
+from pconv_train.metrics import seam, specks_percent
 from PIL import Image
 from torchvision.models import inception_v3
 
@@ -20,6 +20,7 @@ def problem(photos):
 
 def test_the_truth_is_perfect(problem):
     figures = measure(problem, problem.target, ())
+    assert figures.pop("specks") <= 1
     assert figures == {"l1": 0, "psnr": 100, "ssim": pytest.approx(1), "seam": 1}
 
 
@@ -73,6 +74,32 @@ def test_seam_by_hand():
     assert seam(restored, target, hole).item() == pytest.approx((0.2 + level) / level)
     assert seam(restored.transpose(2, 3), target.transpose(2, 3), hole.transpose(2, 3)).item() == pytest.approx(52)
     assert seam(target, target, torch.zeros(1, 1, 1, 4)).isnan()
+
+
+def test_specks_are_what_the_truth_is_not_as_rough_as():
+    generator = torch.Generator().manual_seed(0)
+    target = 0.5 + 0.02 * torch.randn(1, 3, 40, 40, generator=generator)
+    hole = torch.zeros(1, 1, 40, 40)
+    hole[..., 10:30, 10:30] = 1
+    speckled = target.clone()
+    speckled[..., 12:30:4, 12:30:4] += 0.4  # 25 of the 400 pixels; their neighbours' Laplacian grows by 0.4, too
+    assert specks_percent(speckled, target, hole).item() == pytest.approx(100 * (25 + 96) / 400, abs=1)
+    assert specks_percent(speckled, speckled, hole).item() <= 1
+    outside = torch.where(hole > 0, target, torch.rand(target.shape, generator=generator))
+    inner = F.avg_pool2d(hole, 3, 1, 1) == 1
+    assert specks_percent(outside, target, inner) == specks_percent(target, target, inner), "outside must not count"
+    assert specks_percent(target * 0 + 0.5, target, hole).item() == 0
+    assert specks_percent(target, target, 0 * hole).isnan()
+
+
+@pytest.mark.parametrize("kind", ["luma", "colour"])
+def test_specks_of_luma_and_of_colour_count(kind):
+    """Red up, green down in proportion to their luma: colour alone."""
+    step = torch.tensor([0.2, 0.2, 0.2] if kind == "luma" else [0.2, -0.2 * 0.299 / 0.587, 0.0]).view(1, 3, 1, 1)
+    target = torch.full((2, 3, 20, 20), 0.5)
+    restored = target.clone()
+    restored[1:, :, 10:11, 10:11] += step
+    assert specks_percent(restored, target, torch.ones(2, 1, 20, 20)).tolist() == [0, pytest.approx(5 / 4)]
 
 
 def test_luma_is_that_of_scikit_image():

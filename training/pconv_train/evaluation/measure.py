@@ -14,7 +14,7 @@ from pconv_train.data import to_unit
 from pconv_train.evaluation.methods import FACTOR, MethodError, Picture
 from pconv_train.evaluation.pairs import Problem
 from pconv_train.evaluation.perceptual import Perceptual
-from pconv_train.metrics import l1_percent, psnr, seam, ssim
+from pconv_train.metrics import l1_percent, psnr, seam, specks_percent, ssim
 
 _BEST_PSNR = 100.0  # dB, for equal pictures: better than any one wrong level in a picture of 8 bits
 
@@ -40,7 +40,7 @@ def metrics(task: str, distances: Sequence[Perceptual]) -> list[Metric]:
         Metric("psnr", "PSNR, dB", "higher", 2),
         Metric("ssim", "SSIM", "higher", 3),
     ]
-    return [*table1, *seen, Metric("seam", "Seam", "one", 2)]
+    return [*table1, *seen, Metric("seam", "Seam", "one", 2), Metric("specks", "Specks, %", "lower", 2)]
 
 
 def compose(problem: Problem, restored: Picture) -> Picture:
@@ -67,6 +67,7 @@ def measure(problem: Problem, restored: Picture, distances: Sequence[Perceptual]
             "psnr": min(float(psnr(result, target)), _BEST_PSNR),
             "ssim": float(ssim(result, target)),
             "seam": float(seam(result, target, hole)),
+            "specks": float(specks_percent(result, target, hole)),
         }
     for distance in distances:
         figures[distance.key] = distance.distance(result, target)

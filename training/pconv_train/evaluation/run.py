@@ -20,7 +20,7 @@ from pconv_train.evaluation.worker import UnavailableError, Worker
 
 RESULTS = "results.jsonl"
 PICTURES = "pictures"
-_FORMAT = 2  # raise it when figures change their meaning
+_FORMAT = 3  # raise it when figures change their meaning, or there are more
 _GIVE_UP = 5  # failures in a row
 
 Record = dict[str, Any]  # one line of RESULTS
