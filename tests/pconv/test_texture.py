@@ -51,7 +51,7 @@ def test_bold_texture_grows_into_the_midst_of_a_wide_hole_though_what_is_flat_is
     photo[..., 100:] = 0.5
     hole, midst = block(128, 128, 30, 25, 56), block(128, 128, 44, 39, 28)
     textured = add_texture(torch.where(hole > 0, 0.5, photo), hole)
-    assert contrast(textured, midst) > 0.7 * contrast(photo, midst)
+    assert contrast(textured, midst) > 0.6 * contrast(photo, midst)
 
 
 def test_a_thin_hole_closes_before_the_picture_is_small():

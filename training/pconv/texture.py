@@ -7,8 +7,9 @@ where it starts and what it keeps to: the network's fill, compared with the phot
 softest patches would win. So structure has a say in which patches are copied, a weak one as long as fills are soft
 (training/RECIPE.md). Texture grows inwards from what is known: in comparisons and votes a filled pixel counts the less
 the deeper in the hole it lies, or patches in the midst of a wide hole would agree on a soft mean (the confidence of
-Criminisi et al. 2004, https://doi.org/10.1109/TIP.2004.833105). In the end low frequencies are the network's, and the
-patches' error in a ring around the hole is continued into it, as for the network (`pconv.edge`).
+Criminisi et al. 2004, https://doi.org/10.1109/TIP.2004.833105). In the end patches are joined in the gradient domain
+(`pconv.gradients`), low frequencies are the network's, and the patches' error in a ring around the hole is continued
+into it, as for the network (`pconv.edge`).
 
 Work follows the hole: all rounds run over its pixels, and nothing is read beyond `MARGIN` px around it. The same seed
 gives the same pixels.
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pconv.edge import edge_correction, grow_hole
+from pconv.gradients import join
 from pconv.network import check_image_and_hole
 from pconv.pyramid import OFFSETS, RADIUS, RING, SEARCH_AREA, Level, blur, build_pyramid, flatten, surroundings
 
@@ -132,13 +134,17 @@ def _improve(
     tick: Callable[[int], None],
     finest: bool,
 ) -> Tensor:
-    """Vote, and search and vote again for some rounds; improves `field` in place and returns the picture."""
+    """Vote, and search and vote again for some rounds; changes `field` in place and returns the picture."""
     estimate = _vote(level, field, weights, finest and not rounds)
     features = _features(level, level.picture) if rounds else estimate
     for left in reversed(range(rounds)):
         distance = _search(level, features, estimate, field, generator, tick)
-        estimate = _vote(level, field, _agreement(distance), finest and not left)
-    return estimate
+        weights = _agreement(distance)
+        estimate = _vote(level, field, weights, finest and not left)
+    if not finest:
+        return estimate
+    field[level.queries] = torch.where(weights > _NO_PATCH, field[level.queries], level.queries)
+    return join(level, field, estimate, tick)
 
 
 def _search(

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from pconv import describe_checkpoint, edge, filling, noise, operations, pyramid, texture
+from pconv import describe_checkpoint, edge, filling, gradients, noise, operations, pyramid, texture
 
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.figures import Gallery, draw_figures
@@ -95,7 +95,7 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         identity = f"checkpoint sha256 {info.sha256}, code {code}"
         methods.append(Method(name, CHECKPOINT, path, identity))
         if experiment.task == "inpaint":
-            identity = f"{identity}, texture {_digest(texture, pyramid)}"
+            identity = f"{identity}, texture {_digest(texture, pyramid, gradients)}"
             methods.append(Method(f"{name} + texture", TEXTURED, path, identity))
     for name, command in map(_split, experiment.commands):
         methods.append(Method(name, "command", command, f"command {command}"))
