@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pconv import PConvUNet, PConvUNetConfig, composite, filling, inpaint
+from pconv import PConvUNet, PConvUNetConfig, add_texture, composite, filling, inpaint
 from pconv.filling import wide_parts
 from pconv.operations import predict
 from shapes import disc
@@ -39,6 +39,20 @@ def test_any_size_works(network: PConvUNet, size: tuple[int, int]) -> None:
     result = inpaint(network, image, hole)
     assert result.isfinite().all()
     assert torch.equal(result[..., 0, 0], image[..., 0, 0])
+
+
+def test_a_gray_picture_stays_gray_and_one_with_a_single_coloured_pixel_is_not_made_gray(network: PConvUNet) -> None:
+    image, hole = torch.rand(1, 1, 40, 40).expand(3, 3, 40, 40).clone(), torch.zeros(3, 1, 40, 40)
+    hole[..., 10:30, 10:30] = 1
+    image[1, 0, 3, 3] += 0.1
+    image[2, 0, 15, 15] += 0.1  # in the hole: it is not known
+    filled = inpaint(network, image, hole)
+    spread = (filled.amax(1) - filled.amin(1)).flatten(1).amax(1)
+    assert spread[0] == spread[2] == 0
+    assert (filled[1].amax(0) - filled[1].amin(0))[10:30, 10:30].max() > 0.01
+    assert torch.equal(filled[0], filled[2])
+    textured = add_texture(filled[:1], hole[:1])
+    assert textured.amax(1).sub(textured.amin(1)).max() < 0.5 / 255
 
 
 def test_a_picture_that_is_all_hole_is_refused(network: PConvUNet) -> None:

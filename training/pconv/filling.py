@@ -49,7 +49,7 @@ def inpaint(
 
     Returns:
         `(N, 3, H, W)` equal to `image` wherever `hole` is 0, else in [0, 1] or in the range of the known pixels where
-        that is wider.
+        that is wider; gray if all that is known is.
 
     Raises:
         ValueError: Shapes that do not fit, or a picture of the batch that is hole everywhere.
@@ -71,7 +71,7 @@ def inpaint(
         coarse = _fill_level(counted, level, coarse, edge, low, high)
     progress(total, total)
     assert coarse is not None
-    return coarse
+    return _keep_gray(coarse, image, hole != 0)
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,14 @@ def wide_parts(hole: Tensor) -> Tensor:
 
 def _smallest(values: Tensor, size: int, stride: int) -> Tensor:
     return -F.max_pool2d(-values, size, stride)
+
+
+def _keep_gray(filled: Tensor, image: Tensor, hole: Tensor) -> Tensor:
+    """Let a black and white photograph stay one: the network might tint it a little."""
+    gray = ((image == image[:, :1]) | hole).flatten(1).all(1)
+    if not gray.any():
+        return filled
+    return torch.where(hole & gray.view(-1, 1, 1, 1), filled.mean(1, keepdim=True), filled)
 
 
 def _known_range(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
