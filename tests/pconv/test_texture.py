@@ -51,7 +51,19 @@ def test_bold_texture_grows_into_the_midst_of_a_wide_hole_though_what_is_flat_is
     photo[..., 100:] = 0.5
     hole, midst = block(128, 128, 30, 25, 56), block(128, 128, 44, 39, 28)
     textured = add_texture(torch.where(hole > 0, 0.5, photo), hole)
+    # Not all of it: an island of what is flat is left, with a soft rim.
     assert contrast(textured, midst) > 0.6 * contrast(photo, midst)
+
+
+def test_patches_of_other_colours_are_joined_without_steps_of_colour():
+    """Grain is of luma, and colour changes slowly; patches from here and there differ in colour."""
+    y, x = torch.meshgrid(torch.linspace(-0.2, 0.2, 96), torch.linspace(-0.2, 0.2, 96), indexing="ij")
+    photo = grain(96, 96)[:, :1] + torch.stack([x, y, -x - y])
+    hole = block(96, 96, 30, 36, 30)
+    textured = add_texture(soft(photo, hole), hole)
+    colour = textured - textured.mean(1, keepdim=True)
+    steps = colour.diff(dim=-1).abs()[..., 32:58, 38:64]
+    assert steps.quantile(0.99) < 0.04
 
 
 def test_a_thin_hole_closes_before_the_picture_is_small():

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pconv_train.metrics import similarity
+from pconv_train.metrics import luma, similarity
 
 Features = Callable[[Tensor], Sequence[Tensor]]  # Ψ: a picture to its pool1, pool2, pool3
 
@@ -81,11 +81,9 @@ def chroma_loss(output: Tensor, target: Tensor, hole: Tensor) -> Tensor:
     """‖(1 − M) ⊙ (I_out − I_gt − their luma's difference)‖₁, averaged over all N·C·H·W elements.
 
     Texture in photographs is mostly of luma; without this, texture that terms on Ψ ask for comes as coloured specks.
-    Luma is that of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B.
     """
     error = hole * (output - target)
-    luma = (error * error.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    return (error - luma).abs().mean()
+    return (error - luma(error)).abs().mean()
 
 
 def gram(features: Tensor) -> Tensor:

@@ -91,10 +91,15 @@ def specks_percent(restored: Tensor, target: Tensor, hole: Tensor) -> Tensor:
     return torch.stack([_share_above(kind, true, hole != 0) for kind, true in both]).amax(0)
 
 
+def luma(image: Tensor) -> Tensor:
+    """Compute luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B: `(N, 3, H, W)` → `(N, 1, H, W)`."""
+    return (image * image.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 def _roughness(image: Tensor) -> tuple[Tensor, Tensor]:
     """Take the absolute Laplacian of luma and of colour, `(N, 1, H, W)` each."""
-    luma = (image * image.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    planes = torch.cat([luma, image - luma], 1)
+    gray = luma(image)
+    planes = torch.cat([gray, image - gray], 1)
     padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
     around = padded[..., 1:-1, 2:] + padded[..., 1:-1, :-2] + padded[..., 2:, 1:-1] + padded[..., :-2, 1:-1]
     laplacian = (around - 4 * planes).abs()
