@@ -55,6 +55,14 @@ def test_bold_texture_grows_into_the_midst_of_a_wide_hole_though_what_is_flat_is
     assert contrast(textured, midst) > 0.6 * contrast(photo, midst)
 
 
+def test_a_fill_that_no_patch_is_like_gets_no_differences_either():
+    photo, hole = grain(96, 96), block(96, 96, 30, 36, 30)
+    photo[:, 1:] = 0
+    blue = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
+    textured = add_texture(torch.where(hole > 0, blue, photo), hole)
+    assert contrast(textured, block(96, 96, 42, 48, 6)) < 0.012
+
+
 def test_patches_of_other_colours_are_joined_without_steps_of_colour():
     """Grain is of luma, and colour changes slowly; patches from here and there differ in colour."""
     y, x = torch.meshgrid(torch.linspace(-0.2, 0.2, 96), torch.linspace(-0.2, 0.2, 96), indexing="ij")
