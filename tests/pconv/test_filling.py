@@ -82,7 +82,7 @@ def test_what_is_wide() -> None:
 
 
 def test_a_wide_hole_is_filled_from_a_smaller_picture() -> None:
-    image, hole, seen = torch.rand(1, 3, 400, 400), disc(400, 120), []
+    image, hole, seen = torch.rand(1, 3, 400, 400), disc(400, 180), []
 
     def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
         seen.append((image.shape[-1], int(hole.sum())))
@@ -95,7 +95,7 @@ def test_a_wide_hole_is_filled_from_a_smaller_picture() -> None:
 
 
 def test_narrow_parts_beside_a_wide_one_are_filled_at_full_size() -> None:
-    image, hole, seen = torch.rand(1, 3, 256, 256), disc(256, 50, (128, 70)), []
+    image, hole, seen = torch.rand(1, 3, 256, 256), disc(256, 75, (128, 80)), []
     hole[..., 126:132, 150:250] = 1
 
     def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,7 @@ def test_narrow_parts_beside_a_wide_one_are_filled_at_full_size() -> None:
     inpaint(network, image, hole)
     assert [given.shape[-1] for given in seen] == [128, 256]
     assert seen[-1][..., 128, 200] == 1
-    assert seen[-1][..., 128, 70] == 0  # known by then
+    assert seen[-1][..., 128, 80] == 0  # known by then
 
 
 def test_large_pictures_go_window_by_window_and_only_where_the_hole_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,4 +156,5 @@ def test_no_line_shows_between_wide_and_narrow_parts() -> None:
     hole[..., 100:130, 160:230] = 1  # a narrow part beside the wide one
     assert 0 < wide_parts(hole > 0).sum() < hole.sum()
     filled = inpaint(lambda image, hole: torch.where(hole > 0, 0.7, image), image, hole)  # too bright everywhere
-    torch.testing.assert_close(filled, image, atol=0.05, rtol=0)
+    torch.testing.assert_close(filled, image, atol=0.1, rtol=0)
+    assert max(filled.diff(dim=axis).abs().max() for axis in (-2, -1)) < 0.02  # of 0.2

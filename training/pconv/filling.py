@@ -20,7 +20,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 TILE = 768  # px; with its surroundings 1024², for which the compact network takes 0.7 GB
 HALO = 128  # px around a tile: more than the widest hole that is filled in one go
-WIDE = 64  # px; a part of a hole that holds a square of this side is wide
+WIDE = 96  # px; a part of a hole that holds a square of this side is wide
 _GRID = 8  # px, to which the search for wide parts rounds
 _BLEND = 32  # px around a tile over which it fades into the next
 
