@@ -66,6 +66,10 @@ def test_a_picture_that_is_all_hole_is_refused(network: PConvUNet) -> None:
 
 def test_what_is_wide() -> None:
     assert not wide_parts(disc(200, 30) > 0).any()
+    for side in (80, 104):
+        square = torch.zeros(1, 1, 200, 200, dtype=torch.bool)
+        square[..., 40 : 40 + side, 40 : 40 + side] = True
+        assert wide_parts(square).any() == (side > 96)
     blob = disc(300, 90, (150, 120)) > 0
     streak = torch.zeros_like(blob)
     streak[..., 148:156, 200:295] = True
