@@ -102,6 +102,7 @@ class Engine:
                 f"the hole covers all {box.width} × {box.height} px at ({box.x}, {box.y}): nothing is left to go by; "
                 "expected known pixels around it"
             )
+        refinement = self.models.refinement()
         share = 1.0 if texture == Texture.NETWORK else 0.5  # of the network in the time: half, roughly
         rising = _rising(progress)
 
@@ -109,7 +110,8 @@ class Engine:
             now = Stages(network.network, lambda fraction: rising(share * fraction))
             self._stage_done = now.stage_done
             pixels, mask = _input(image, plan.device), _mask(hole, plan.device)
-            return inpaint(network, pixels, mask, tile=plan.tile, progress=now.window)
+            refine = self._careful(refinement, plan.device) if refinement else None
+            return inpaint(network, pixels, mask, tile=plan.tile, progress=now.window, refine=refine)
 
         plan = self._plan(entry, filling.TILE, 2 * filling.HALO, 1)
         # A larger tile would be the same: one window.

@@ -64,7 +64,7 @@ class ModelFolder:
 
         Args:
             name: As listed; empty: the default model of the task.
-            task: "inpaint" or "upscale".
+            task: "inpaint", "upscale" or "refine".
 
         Raises:
             ModelNotFoundError: There is no such model; the message has the command that makes it.
@@ -84,6 +84,15 @@ class ModelFolder:
         if entry.info.task != task:
             raise RequestError(f"the model {wanted!r} was trained to {entry.info.task}, expected one to {task}")
         return entry
+
+    def refinement(self) -> ModelEntry | None:
+        """Find the model "refine", which adds detail to what any inpainting model fills from a reduced picture.
+
+        Raises:
+            RequestError: There is one, but it cannot be used.
+        """
+        there = any(entry.name == "refine" for entry in self.entries())
+        return self.find("refine", "refine") if there else None
 
     def _describe(self, path: Path) -> ModelEntry:
         status = path.stat()

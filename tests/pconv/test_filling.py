@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pconv import PConvUNet, PConvUNetConfig, add_texture, composite, filling, inpaint
 from pconv.filling import wide_parts
 from pconv.operations import predict
@@ -110,6 +111,54 @@ def test_narrow_parts_beside_a_wide_one_are_filled_at_full_size() -> None:
     assert [given.shape[-1] for given in seen] == [128, 256]
     assert seen[-1][..., 128, 200] == 1
     assert seen[-1][..., 128, 80] == 0  # known by then
+
+
+def test_refinement_adds_detail_to_what_comes_from_a_smaller_picture_and_nothing_else() -> None:
+    image, hole, seen, told = torch.rand(1, 3, 300, 301), disc(301, 75)[..., :300, :], [], []
+    hole[..., 20:26, 20:200] = 1  # narrow
+
+    def refine(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        seen.append(hole)
+        return 0.5 + 0.4 * (-1.0) ** torch.arange(image.shape[-1]).expand_as(image)
+
+    def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(image, 0.5)
+
+    rest = {"progress": lambda done, total: told.append((done, total)), "edge": 0}
+    plain = inpaint(network, image, hole)
+    result = inpaint(network, image, hole, refine=refine, **rest)
+    known = (hole == 0).expand_as(image)
+    assert torch.equal(result[known], image[known])
+    assert [given.shape[-1] for given in seen] == [301]
+    assert seen[0][..., 150, 150] == 1
+    assert not seen[0][..., 1::2, 1::2].any()  # the lattice
+    assert result[..., 150, 120:180].diff().abs().min() > 0.5  # detail
+    assert plain[..., 150, 120:180].diff().abs().max() < 0.1
+    assert result[..., 23, 30:100].diff().abs().max() == 0  # narrow parts are the other network's
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("tile", [64, 63])
+def test_refinement_by_windows_is_the_same_as_in_one(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
+    monkeypatch.setattr(filling, "HALO", 64)
+    image, hole = torch.rand(1, 3, 401, 300), disc(401, 125)[..., :300]
+
+    def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        return image.masked_fill(hole > 0, 0.25)
+
+    def refine(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        assert not hole[..., 1::2, 1::2].any()
+        return torch.where(hole > 0, F.avg_pool2d(image, 3, 1, 1), image)
+
+    one = inpaint(network, image, hole, tile=999, refine=refine)
+    torch.testing.assert_close(inpaint(network, image, hole, tile=tile, refine=refine), one, atol=1e-3, rtol=0)
+
+
+def test_refinement_keeps_values_beyond_white() -> None:
+    image, hole = torch.full((1, 3, 256, 256), 3.0), disc(256, 70)
+    white = torch.ones_like
+    result = inpaint(lambda image, hole: white(image), image, hole, refine=lambda image, hole: white(image))
+    torch.testing.assert_close(result, image, atol=0.1, rtol=0)
 
 
 def test_large_pictures_go_window_by_window_and_only_where_the_hole_is(monkeypatch: pytest.MonkeyPatch) -> None:

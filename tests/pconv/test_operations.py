@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pconv import PConvUNet, PConvUNetConfig, composite, place_pixels, upscale
+from pconv.operations import refine, refined_part
 from torch import Tensor, nn
 
 
@@ -119,6 +121,29 @@ def test_values_beyond_white_are_enlarged_beside_the_network() -> None:
     unknown = torch.zeros(1, 1, 6, 5)
     unknown[..., 2:4, 1:3] = 1
     assert torch.equal(upscale(echo, image, hole=unknown), upscale(echo, inside, hole=unknown))
+
+
+def test_refinement_keeps_what_is_known_and_what_the_coarse_picture_shows() -> None:
+    truth, part = torch.rand(1, 3, 41, 60), torch.zeros(1, 1, 41, 60)
+    part[..., 8:32, 10:50] = 1
+    placed, between = place_pixels(F.avg_pool2d(truth, 2), 2)
+    image = truth.clone()
+    image[..., :40, :] = torch.where(part[..., :40, :] > 0, placed, image[..., :40, :])
+    hole = part.clone()
+    hole[..., :40, :] *= between
+    part[..., 31, 49] = 0  # a lattice pixel at the very corner has hole to one side only
+    assert torch.equal(refined_part(hole), part)
+    noise = torch.rand_like(image)
+    result = refine(lambda image, hole: noise, image, hole)
+    assert torch.equal(result[part.expand_as(image) == 0], image[part.expand_as(image) == 0])
+    inner = (..., slice(6, 14), slice(7, 23))
+
+    def error(picture: torch.Tensor) -> float:
+        reduced = F.interpolate(picture[..., :40, :], (20, 30), mode="bicubic", antialias=True)
+        return float((reduced - F.avg_pool2d(truth, 2))[inner].square().mean())
+
+    assert error(result) < 0.2 * error(noise)
+    assert result[..., 12:28, 14:46].std() > 0.15  # and the rest is the network's
 
 
 def test_upscale_of_a_real_network_by_four(network: PConvUNet) -> None:

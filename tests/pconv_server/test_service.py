@@ -8,10 +8,10 @@ from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_api import Box, Texture
 from pconv_server.devices import Device
 from pconv_server.engine import Engine
-from pconv_server.errors import CancelledJobError
+from pconv_server.errors import CancelledJobError, RequestError
 from pconv_server.models import ModelFolder
 from pconv_server.rasters import decode_hole, decode_image, encode_hole, encode_image, split, to_samples, to_tensor
-from serving import blob, picture
+from serving import CPU, blob, picture
 
 FORMATS = [np.uint8, np.uint16, np.float32]
 
@@ -181,6 +181,27 @@ def test_a_users_model_hides_the_default_of_the_same_name(weights, tmp_path):
     assert folder.find("", "inpaint").path == tmp_path / "inpaint.safetensors"
     assert not folder.find("", "inpaint").is_default
     assert folder.find("", "upscale").is_default
+
+
+def test_a_refinement_model_is_used_for_wide_holes_alone(weights, tmp_path):
+    for path in weights.glob("*.safetensors"):
+        shutil.copy(path, tmp_path)
+    engine = Engine(CPU, ModelFolder(tmp_path))
+    image, narrow, wide = picture(256, 256), np.zeros((256, 256), bool), np.zeros((256, 256), bool)
+    narrow[40:60, 20:200] = True
+    wide[40:200, 40:200] = True
+    before = [engine.inpaint(image, hole, texture=Texture.NETWORK) for hole in (narrow, wide)]
+    torch.manual_seed(3)
+    save_checkpoint(tmp_path / "refine.safetensors", PConvUNet(PConvUNetConfig((8, 16), (5, 3))), "refine")
+    fractions = []
+    after = [engine.inpaint(image, hole, progress=fractions.append, texture=Texture.NETWORK) for hole in (narrow, wide)]
+    assert np.array_equal(before[0], after[0])
+    assert not np.array_equal(before[1], after[1])
+    assert np.array_equal(after[1][~wide], image[~wide])
+    assert all(0 <= fraction <= 1 for fraction in fractions)
+    shutil.copy(weights / "inpaint.safetensors", tmp_path / "refine.safetensors")
+    with pytest.raises(RequestError, match="'refine' was trained to inpaint"):
+        engine.inpaint(image, wide)
 
 
 def test_sixteen_bits_are_used(engine):

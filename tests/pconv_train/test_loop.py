@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from pconv import PConvUNet, PConvUNetConfig, load_checkpoint, place_pixels, save_checkpoint, upscale
+from pconv.edge import dilate
 from pconv_train import loop, state, validation
 from pconv_train.config import ConfigError, TrainConfig
 from pconv_train.data import CropDataset
@@ -47,7 +48,7 @@ def assert_same(a, b):
             assert a[name] == b[name] or name in ("seconds",), name
 
 
-@pytest.mark.parametrize("task", ["inpaint", "upscale"])
+@pytest.mark.parametrize("task", ["inpaint", "upscale", "refine"])
 def test_resume_is_exact(small_config, tmp_path, monkeypatch, vgg_file, task):
     config = replace(
         small_config, task=task, steps=20, workers=1, vgg=str(vgg_file), perceptual_crop=8, loss=LossWeights()
@@ -362,6 +363,7 @@ def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp
         ({"steps": None}, "either --steps or --hours"),
         ({"crop": 128, "stages": 8}, "use at most --stages 6"),
         ({"upsampling": "cubic"}, "nearest, bilinear"),
+        ({"coarse": "inpaint.safetensors"}, "--coarse is for --task refine, not inpaint"),
         ({"crop": 10, "loss": LossWeights(ssim=1)}, "at least 11 px"),
     ],
 )
@@ -432,6 +434,41 @@ def test_upscale_is_trained_as_it_is_used(small_config):
     output = validation.restore(network, *place_pixels(small, 4), replace(small_config, task="upscale"))
     assert output.requires_grad
     torch.testing.assert_close(output.detach().clamp(0, 1), upscale(network, small, 4))
+
+
+def test_refinement_learns_from_coarse_fills_when_asked(small_config, tmp_path, monkeypatch):
+    coarse, seen = tmp_path / "coarse.safetensors", []
+    save_checkpoint(coarse, PConvUNet(PConvUNetConfig((4, 4), (3, 3))))
+    real = loop.restore
+
+    def spy(model, image, hole, config):
+        seen.append((image, hole))
+        return real(model, image, hole, config)
+
+    monkeypatch.setattr(loop, "restore", spy)
+    for name in (None, str(coarse)):
+        train(replace(small_config, task="refine", steps=1, coarse=name), make_run(tmp_path / str(bool(name))))
+    (reduced, hole), (filled, same) = seen
+    assert torch.equal(hole, same)
+    lattice = (validation.refined_part(hole) > hole).expand_as(filled)
+    assert lattice.any()
+    assert not torch.isclose(reduced, filled)[lattice].all()
+    known = (dilate(hole, 1) == 0).expand_as(filled)
+    assert known.any()
+    assert torch.equal(reduced[known], filled[known])
+
+
+def test_refinement_is_judged_by_all_of_its_hole(small_config, tmp_path, monkeypatch):
+    holes, real = [], loop.total_loss
+
+    def spy(output, target, hole, *rest):
+        holes.append(hole)
+        return real(output, target, hole, *rest)
+
+    monkeypatch.setattr(loop, "total_loss", spy)
+    train(replace(small_config, task="refine", steps=1), make_run(tmp_path / "run"))
+    assert holes[0].mean() > 0.05
+    assert torch.equal(validation.refined_part(holes[0]), holes[0])  # no gaps of a lattice
 
 
 @pytest.mark.parametrize("edge", [0, 4])

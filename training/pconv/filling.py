@@ -8,15 +8,18 @@ itself filled this way, and enlarged; then the network fills the narrow ones. An
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pconv import operations
 from pconv.edge import EDGE, edge_correction, grow_hole
 from pconv.network import check_image_and_hole
 
 Network = Callable[[Tensor, Tensor], Tensor]
+_Window = tuple[slice, slice, slice, slice]  # rows and columns of a tile, and of what is seen of its surroundings
 
 TILE = 768  # px; with its surroundings 1024², for which the compact network takes 0.7 GB
 HALO = 128  # px around a tile: more than the widest hole that is filled in one go
@@ -33,6 +36,7 @@ def inpaint(
     edge: int = EDGE,
     tile: int = TILE,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    refine: Network | None = None,
 ) -> Tensor:
     """Fill the hole of a picture.
 
@@ -46,6 +50,8 @@ def inpaint(
         edge: As for `predict`.
         tile: Side of what is computed at once in a large picture, its surroundings not counted, px.
         progress: Called with the windows done and in all, before each and at the end; what it raises ends the work.
+        refine: A refinement network in eval mode, which adds detail to what comes from a reduced picture; None: that is
+            enlarged bicubically.
 
     Returns:
         `(N, 3, H, W)` equal to `image` wherever `hole` is 0, else in [0, 1] or in the range of the known pixels where
@@ -59,16 +65,23 @@ def inpaint(
         raise ValueError("the hole covers the whole picture: nothing is left to go by")
     low, high = _known_range(image, hole)
     levels = list(_levels(image, hole != 0, edge, tile))
-    total = sum(len(level.windows) for level in levels)
+    total = sum(len(level.windows) + (len(level.wide_windows) if refine else 0) for level in levels)
     count = itertools.count()
 
-    def counted(part: Tensor, grown: Tensor) -> Tensor:
-        progress(next(count), total)
-        return network(part, grown)
+    def counted(network: Network) -> Network:
+        def call(part: Tensor, grown: Tensor) -> Tensor:
+            progress(next(count), total)
+            return network(part, grown)
+
+        return call
 
     coarse: Tensor | None = None
     for level in reversed(levels):
-        coarse = _fill_level(counted, level, coarse, edge, low, high)
+        filled = level.image
+        if coarse is not None:
+            large = _enlarge(counted(refine) if refine else None, level, coarse, edge)
+            filled = torch.where(level.wide, large.clamp_(low, high), filled)
+        coarse = _fill_narrow(counted(network), level, filled, edge, low, high)
     progress(total, total)
     assert coarse is not None
     return _keep_gray(coarse, image, hole != 0)
@@ -82,7 +95,8 @@ class _Level:
     hole: Tensor  # bool
     wide: Tensor  # bool, the part of the hole that comes from the next level
     grown: Tensor  # what the network predicts at this size
-    windows: list[tuple[slice, slice, slice, slice]]  # rows and columns of each tile, and of what it sees
+    windows: list[_Window]  # where it does
+    wide_windows: list[_Window]
 
 
 def _levels(image: Tensor, hole: Tensor, edge: int, tile: int) -> Iterator[_Level]:
@@ -92,52 +106,94 @@ def _levels(image: Tensor, hole: Tensor, edge: int, tile: int) -> Iterator[_Leve
         narrow = hole & ~wide
         # Into the wide part too: what comes from there is known by then, and has to be met like all that is.
         grown = grow_hole(narrow, edge) if narrow.any() else narrow.to(torch.float32)
-        yield _Level(image, hole, wide, grown, list(_windows(grown, tile)))
+        yield _Level(image, hole, wide, grown, list(_windows(grown, tile)), list(_windows(wide, tile)))
         if not wide.any():
             return
-        known = F.avg_pool2d((~hole).to(image.dtype), 2, ceil_mode=True, count_include_pad=False)
-        small = F.avg_pool2d(image.masked_fill(hole, 0), 2, ceil_mode=True, count_include_pad=False)
-        image, hole = small / known.clamp(min=0.25), known == 0
+        image, hole = halve(image, hole)
 
 
-def _fill_level(network: Network, level: _Level, coarse: Tensor | None, edge: int, low: Tensor, high: Tensor) -> Tensor:
-    """Fill the wide parts from the smaller picture, then the narrow ones by the network."""
-    image, hole = level.image, level.hole
-    if coarse is not None:
-        rows, columns = hole.shape[-2:]
-        large = F.interpolate(coarse, scale_factor=2, mode="bicubic")[..., :rows, :columns]
-        large += edge_correction(large, image, hole)
-        image = torch.where(level.wide, large.clamp_(low, high), image)
-        hole = hole & ~level.wide
+def halve(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+    """Reduce a picture by 2: each pixel the mean of what is known of its 2×2 px, hole where nothing is.
+
+    Args:
+        image: `(N, 3, H, W)`; its values under the hole never matter.
+        hole: `(N, 1, H, W)` bool.
+
+    Returns:
+        Both, of half the height and width, rounded up.
+    """
+    known = F.avg_pool2d((~hole).to(image.dtype), 2, ceil_mode=True, count_include_pad=False)
+    small = F.avg_pool2d(image.masked_fill(hole, 0), 2, ceil_mode=True, count_include_pad=False)
+    return small / known.clamp(min=0.25), known == 0
+
+
+def _enlarge(refine: Network | None, level: _Level, coarse: Tensor, edge: int) -> Tensor:
+    """Enlarge the filled smaller picture, so that it meets what is known around the hole."""
+    if refine is None:
+        large = _double(coarse, level.image)
+        return large + edge_correction(large, level.image, level.hole)
+    image, hole = place_coarse(coarse, level.image, level.hole, edge)
+    detailed = _predict(partial(operations.refine, refine), image, hole, level.wide_windows)
+    return detailed + edge_correction(detailed, level.image, level.hole)
+
+
+def place_coarse(coarse: Tensor, image: Tensor, hole: Tensor, edge: int = 0) -> tuple[Tensor, Tensor]:
+    """Make what a refinement network sees: a coarse fill's pixels on the ×2 lattice of §5.2, true ones around the hole.
+
+    Args:
+        coarse: The picture as `halve` reduces it, filled.
+        image: `(N, 3, H, W)`; its values under the hole never matter.
+        hole: `(N, 1, H, W)` bool.
+        edge: Pixels around the hole that the network predicts too, as in `predict`.
+
+    Returns:
+        The picture, and its hole between the lattice: `(N, 1, H, W)` float32 of {0, 1}.
+    """
+    rows, columns = hole.shape[-2:]
+    correction = edge_correction(_double(coarse, image), image, hole)
+    shift = F.avg_pool2d(correction, 2, ceil_mode=True, count_include_pad=False)
+    placed, between = (x[..., :rows, :columns] for x in operations.place_pixels(coarse + shift, 2))
+    grown = grow_hole(hole, edge)
+    return torch.where(grown > 0, placed, image), grown * between
+
+
+def _double(coarse: Tensor, image: Tensor) -> Tensor:
+    return F.interpolate(coarse, scale_factor=2, mode="bicubic")[..., : image.shape[-2], : image.shape[-1]]
+
+
+def _fill_narrow(network: Network, level: _Level, image: Tensor, edge: int, low: Tensor, high: Tensor) -> Tensor:
+    """Fill by the network what is not wide."""
     if not level.windows:
         return image
-    output = _predict(network, image, level)
+    hole = level.hole & ~level.wide
+    output = _predict(network, image, level.grown, level.windows)
     if edge:
         output = output + edge_correction(output, image, hole)
     return torch.where(hole, output.clamp(low, high).to(image.dtype), image)
 
 
-def _predict(network: Network, image: Tensor, level: _Level) -> Tensor:
+def _predict(network: Network, image: Tensor, hole: Tensor, windows: list[_Window]) -> Tensor:
     """Let the network see window by window; where two overlap they fade into each other. Elsewhere: the image."""
-    if len(level.windows) == 1 and level.grown[(..., *level.windows[0][2:])].shape == level.grown.shape:
-        return network(image.clamp(0, 1), level.grown)
-    total, weight = torch.zeros_like(image, dtype=torch.float32), torch.zeros_like(level.grown)
-    for rows, columns, seen_rows, seen_columns in level.windows:
+    if len(windows) == 1 and hole[(..., *windows[0][2:])].shape == hole.shape:
+        return network(image.clamp(0, 1), hole)
+    total, weight = torch.zeros_like(image, dtype=torch.float32), torch.zeros_like(hole)
+    for rows, columns, seen_rows, seen_columns in windows:
         seen = (..., seen_rows, seen_columns)
-        part = network(image[seen].clamp(0, 1), level.grown[seen])
+        part = network(image[seen].clamp(0, 1), hole[seen])
         fade = _fade(rows, seen_rows, image)[:, None] * _fade(columns, seen_columns, image)
         total[seen] += part * fade
         weight[seen] += fade
     return torch.where(weight > 0, total / weight, image)
 
 
-def _windows(grown: Tensor, tile: int) -> Iterator[tuple[slice, slice, slice, slice]]:
+def _windows(grown: Tensor, tile: int) -> Iterator[_Window]:
     """Cut a picture into tiles with surroundings; those without a hole are left out. A small picture is one window."""
     height, width = grown.shape[-2:]
     if max(height, width) <= tile + 2 * HALO:
         if grown.any():
             yield slice(0, height), slice(0, width), slice(0, height), slice(0, width)
         return
+    tile = max(2, tile // 2 * 2)  # even, for the lattice of refinement
     for top, left in itertools.product(range(0, height, tile), range(0, width, tile)):
         rows, columns = slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
         if grown[..., rows, columns].any():

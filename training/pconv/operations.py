@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pconv.edge import EDGE, edge_correction, grow_hole
+from pconv.edge import EDGE, dilate, edge_correction, grow_hole
 from pconv.network import check_image_and_hole
 
 CONSISTENT = 3  # rounds of back-projection; see training/RECIPE.md
@@ -76,7 +76,33 @@ def upscale(
     return result + F.interpolate(outside, scale_factor=factor, mode="bicubic") if outside.any() else result
 
 
-def make_consistent(large: Tensor, image: Tensor, hole: Tensor | None = None) -> Tensor:
+def refine(network: Callable[[Tensor, Tensor], Tensor], image: Tensor, hole: Tensor) -> Tensor:
+    """Predict what a coarse picture lacks, which has its pixels on the ×2 lattice of §5.2 in a part of a finer one.
+
+    What the coarse picture shows stays as it is (one round of `make_consistent`).
+
+    Args:
+        network: A refinement network, or what wraps one.
+        image: `(N, 3, H, W)`, sRGB in [0, 1]; its values under the hole never matter.
+        hole: `(N, 1, H, W)`, 0 = known or lattice pixel, anything else = between lattice pixels.
+
+    Returns:
+        `(N, 3, H, W)` float32, not clamped; `image` outside of `refined_part`.
+    """
+    part = refined_part(hole) > 0
+    output = torch.where(part, network(image, hole).to(torch.float32), image)
+    lattice = (..., slice(1, None, 2), slice(1, None, 2))
+    even = (..., slice(hole.shape[-2] // 2 * 2), slice(hole.shape[-1] // 2 * 2))
+    output[even] = make_consistent(output[even], image[lattice], ~part[lattice], rounds=1)
+    return torch.where(part, output, image)
+
+
+def refined_part(hole: Tensor) -> Tensor:
+    """Which pixels a refinement network predicts: the hole of {0, 1} between lattice pixels, and those."""
+    return 1 - dilate(1 - dilate(hole, 1), 1)
+
+
+def make_consistent(large: Tensor, image: Tensor, hole: Tensor | None = None, rounds: int = CONSISTENT) -> Tensor:
     """Let an enlarged picture be the small one again when it is reduced bicubically, very nearly.
 
     Each round reduces it, and adds what it lacks of the small picture, enlarged: back-projection (Irani and Peleg 1991,
@@ -86,11 +112,12 @@ def make_consistent(large: Tensor, image: Tensor, hole: Tensor | None = None) ->
         large: `(N, 3, K·H, K·W)`.
         image: The small picture, `(N, 3, H, W)`.
         hole: `(N, 1, H, W)`, 0 = known, anything else = unknown: there nothing is added; None: all is known.
+        rounds: How often.
 
     Returns:
         `(N, 3, K·H, K·W)`, not clamped.
     """
-    for _ in range(CONSISTENT):
+    for _ in range(rounds):
         small = F.interpolate(large, image.shape[-2:], mode="bicubic", antialias=True)
         missing = image - small if hole is None else (image - small).masked_fill(hole != 0, 0)
         large = large + F.interpolate(missing, large.shape[-2:], mode="bicubic")

@@ -40,6 +40,7 @@ class TrainConfig:
     noise: bool = False  # random numbers in the decoder (pconv.noise); with `init`, added to a network without
     plain: bool = False  # the paper's "Conv" instead of partial convolutions
     init: str | None = None  # checkpoint to start from; it then decides the network
+    coarse: str | None = None  # checkpoint whose fills "refine" learns from; None: it learns from reduced photographs
     freeze_encoder_norm: bool = False  # stage 2 (§4.2)
     # Optimization.
     steps: int | None = None
@@ -80,6 +81,8 @@ class TrainConfig:
             raise ConfigError(f"the ssim term needs --crop of at least 11 px, got {self.crop}")
         if self.edge and self.task != "inpaint":
             raise ConfigError(f"--edge {self.edge} would hide the lattice pixels of --task {self.task}: give --edge 0")
+        if self.coarse and self.task != "refine":
+            raise ConfigError(f"--coarse is for --task refine, not {self.task}")
         if self.stages is not None and self.stages > self.deepest_stages():
             raise ConfigError(
                 f"{self.stages} stages reduce a crop of {self.crop} px below 2×2, where batch norm sees too few values "

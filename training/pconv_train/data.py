@@ -24,6 +24,8 @@ from pconv_train.holes import load_hole, random_hole
 
 TASKS = ("inpaint", "upscale", "refine")
 UPSCALE_FACTOR = 4  # K of §5.2
+REFINE_FACTOR = 2  # the same, of a wide hole (pconv.filling)
+REFINE_BLUR = 1.5  # px of the reduced picture, at most: a coarse fill is soft
 
 Rgb8 = NDArray[np.uint8]
 Sample = tuple[Tensor, Tensor, Tensor]  # image, hole, target: uint8, (3, S, S), (1, S, S), (3, S, S)
@@ -194,7 +196,7 @@ def make_sample(target: Rgb8, settings: CropSettings, rng: np.random.Generator) 
 
     - inpaint: the target with an irregular hole;
     - upscale: a reduced target's pixels on the ×4 lattice of §5.2, hole between them;
-    - refine: the target outside an irregular hole, a reduced target's lattice pixels (×2 or ×4) inside it.
+    - refine: the target outside an irregular hole, a reduced and blurred target's pixels on the ×2 lattice inside it.
 
     Returns:
         Image, hole and target: uint8, `(3, S, S)`, `(1, S, S)` of {0, 1}, `(3, S, S)`.
@@ -204,13 +206,11 @@ def make_sample(target: Rgb8, settings: CropSettings, rng: np.random.Generator) 
         image, hole = place_pixels(_to_tensor(degrade(target, UPSCALE_FACTOR, rng))[None], UPSCALE_FACTOR)
         return image[0], hole[0].to(torch.uint8), wanted
     drawn = torch.from_numpy(_hole(settings, rng))[None]
-    hole = (drawn & ~wide_parts(drawn[None])[0] if settings.narrow else drawn).to(torch.uint8)
     if settings.task == "inpaint":
-        return wanted, hole, wanted
-    factor = int(rng.choice([2, 4]))
-    coarse = degrade(target, factor, rng, blur=rng.uniform(0, 1.5))
-    placed, between = place_pixels(_to_tensor(coarse)[None], factor)
-    return torch.where(hole > 0, placed[0], wanted), hole * between[0].to(torch.uint8), wanted
+        return wanted, (drawn & ~wide_parts(drawn[None])[0] if settings.narrow else drawn).to(torch.uint8), wanted
+    coarse = degrade(target, REFINE_FACTOR, rng, blur=rng.uniform(0, REFINE_BLUR))
+    placed, between = place_pixels(_to_tensor(coarse)[None], REFINE_FACTOR)
+    return torch.where(drawn, placed[0], wanted), drawn * between[0].to(torch.uint8), wanted
 
 
 def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0.0) -> Rgb8:

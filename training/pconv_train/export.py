@@ -95,7 +95,7 @@ def _provenance(config: TrainConfig, progress: dict[str, Any], description: str)
         "revision": _git_revision(),
     }
     # Only the names of local files: their folders are nobody's business.
-    for name in ("data", "init", "vgg", "holes"):
+    for name in ("data", "init", "coarse", "vgg", "holes"):
         if value := stage["config"][name]:
             stage["config"][name] = Path(value).name
     earlier = dict(describe_checkpoint(config.init).provenance).get("stages", []) if config.init else []

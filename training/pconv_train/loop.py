@@ -18,7 +18,15 @@ from pconv_train.log import RunLog
 from pconv_train.losses import total_loss
 from pconv_train.machine import agree, choose_precision, ignore_stop_signals, join_processes, stop_signals
 from pconv_train.state import STATE_FILE, Ema, Progress, load_state, save_state
-from pconv_train.validation import restore, set_training_mode, to_device, validate
+from pconv_train.validation import (
+    load_coarse,
+    restore,
+    restored_part,
+    set_training_mode,
+    to_device,
+    validate,
+    with_coarse,
+)
 from pconv_train.vgg import load_vgg
 
 BAD_STEPS_LIMIT = 20  # steps in a row without a finite gradient that end a run
@@ -60,6 +68,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
     network = config.build_network()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
     set_training_mode(network, config.freeze_encoder_norm)
+    coarse = load_coarse(config, device)
     vgg = load_vgg(Path(config.vgg) if config.vgg else None) if config.loss.need_vgg else None
     features = autocast()(vgg.to(device, memory_format=torch.channels_last)) if vgg else None  # type: ignore[call-overload]
     model = DistributedDataParallel(network) if world > 1 else network
@@ -90,7 +99,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
         log.say(f"{run}: {len(photos)} photos, {len(held)} held out, {world} × {device}, {precision}")
         for batch in loader:
             # Step.
-            image, hole, target = to_device(batch, device)
+            image, hole, target = with_coarse(coarse, to_device(batch, device), config)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * schedule(config, progress)
             torch.manual_seed((config.seed + progress.step) * world + rank)  # of the network's random numbers
@@ -98,7 +107,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
             with autocast():
                 output = restore(model, image, hole, config)
             generator = torch.Generator().manual_seed(config.seed + progress.step)
-            loss, terms = total_loss(output, target, hole, config.loss, features, config.perceptual_crop, generator)
+            part = restored_part(hole, config)
+            loss, terms = total_loss(output, target, part, config.loss, features, config.perceptual_crop, generator)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
@@ -125,7 +135,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 rate = {"lr": optimizer.param_groups[0]["lr"], "skipped": progress.skipped}
                 log.scalars(progress.step, "train", {**averages.take(progress.seconds), **rate})
             if rank == 0 and validation and progress.step % config.validate_every == 0:
-                progress.figures = validate(network, ema, validation, config, device, log, progress.step)
+                progress.figures = validate(network, ema, validation, coarse, config, device, log, progress.step)
                 clock = time.monotonic()  # validation is not training time
 
             # Save.
@@ -140,7 +150,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 break
         if rank == 0:
             if validation and bad < BAD_STEPS_LIMIT:
-                progress.figures = validate(network, ema, validation, config, device, log, progress.step)
+                progress.figures = validate(network, ema, validation, coarse, config, device, log, progress.step)
             save_state(run, progress, network, optimizer, ema, scaler)
     if world > 1:
         dist.destroy_process_group()

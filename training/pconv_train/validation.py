@@ -1,8 +1,12 @@
 """How good the weights are on a fixed set of samples, while they are trained."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
-from pconv import PConvUNet, composite
-from pconv.operations import make_consistent, predict
+from pconv import PConvUNet, composite, fold_batch_norm, inpaint, load_checkpoint
+from pconv.filling import halve, place_coarse
+from pconv.operations import make_consistent, predict, refine, refined_part
 from torch import Tensor, nn
 
 from pconv_train.config import TrainConfig
@@ -11,9 +15,13 @@ from pconv_train.log import RunLog
 from pconv_train.metrics import l1_percent, psnr, ssim
 from pconv_train.state import Ema
 
+Batch = tuple[Tensor, Tensor, Tensor]  # image, hole, target: float32, on the device
+
 
 def restore(model: nn.Module, image: Tensor, hole: Tensor, config: TrainConfig) -> Tensor:
     """Let the network restore pictures the way its task is used, `(N, 3, S, S)` not clamped."""
+    if config.task == "refine":
+        return refine(model, image, hole)
     output = predict(model, image, hole, config.edge)
     if config.task != "upscale":
         return output
@@ -21,11 +29,44 @@ def restore(model: nn.Module, image: Tensor, hole: Tensor, config: TrainConfig) 
     return make_consistent(output.float(), image[..., lattice, lattice])
 
 
+Coarse = Callable[[Tensor, Tensor], Tensor]
+"""Fills a reduced picture, `(N, 3, S / 2, S / 2)` with the hole `(N, 1, S / 2, S / 2)`."""
+
+
+def load_coarse(config: TrainConfig, device: torch.device) -> Coarse | None:
+    """Load the network whose fills refinement learns from, if the config names one.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    if not config.coarse:
+        return None
+    network = fold_batch_norm(load_checkpoint(config.coarse, str(device)))
+    network.to(memory_format=torch.channels_last)
+    return partial(inpaint, network)
+
+
+def with_coarse(coarse: Coarse | None, batch: Batch, config: TrainConfig) -> Batch:
+    """Put a coarse fill where the sample has a reduced photograph: the lattice pixels in the hole of `image`."""
+    image, hole, target = batch
+    if coarse is None:
+        return batch
+    drawn = restored_part(hole, config) > 0
+    image, hole = place_coarse(coarse(*halve(target, drawn)), target, drawn)
+    return image.contiguous(memory_format=torch.channels_last), hole, target
+
+
+def restored_part(hole: Tensor, config: TrainConfig) -> Tensor:
+    """Which pixels the output is for: the hole; in refinement its lattice pixels too, which are but a coarse fill's."""
+    return refined_part(hole) if config.task == "refine" else hole
+
+
 @torch.no_grad()
 def validate(
     network: PConvUNet,
     ema: Ema,
     samples: list[Sample],
+    coarse: Coarse | None,
     config: TrainConfig,
     device: torch.device,
     log: RunLog,
@@ -38,10 +79,11 @@ def validate(
     figures: dict[str, list[float]] = {"l1": [], "psnr": [], "ssim": []}
     rows: list[list[Tensor]] = []
     for sample in samples:
-        image, hole, target = to_device([part[None] for part in sample], device)
+        batch = to_device([part[None] for part in sample], device)
+        image, hole, target = with_coarse(coarse, batch, config)
         output = restore(network, image, hole, config).clamp(0, 1)
-        # Upscaling shows the raw output, also where it knew a pixel; inpainting keeps what is known.
-        restored = output if config.task == "upscale" else composite(output, image, hole)
+        # Upscaling shows the raw output, also where it knew a pixel; the others keep what is known.
+        restored = output if config.task == "upscale" else composite(output, image, restored_part(hole, config))
         for name, metric in (("l1", l1_percent), ("psnr", psnr), ("ssim", ssim)):
             figures[name].append(float(metric(restored, target)))
         if len(rows) < 8:
@@ -64,7 +106,7 @@ def set_training_mode(network: PConvUNet, freeze_encoder_norm: bool) -> None:
                 stage.norm.eval().requires_grad_(False)
 
 
-def to_device(batch: Sample | list[Tensor], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def to_device(batch: Sample | list[Tensor], device: torch.device) -> Batch:
     """Move a batch of uint8 samples to the device: image and target in [0, 1], hole of {0, 1}, float32."""
     image, hole, target = (part.to(device, non_blocking=True) for part in batch)
     image, target = (to_unit(part).contiguous(memory_format=torch.channels_last) for part in (image, target))

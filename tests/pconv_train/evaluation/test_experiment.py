@@ -4,13 +4,14 @@ import re
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from pconv import PConvUNet, PConvUNetConfig, filling, save_checkpoint
 from pconv_train.cli import app
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.experiment import choose_methods, evaluate
 from pconv_train.evaluation.figures import choose_ranks
-from pconv_train.evaluation.methods import command_line
+from pconv_train.evaluation.methods import BUILDERS, RIVALS, Machine, command_line
 from pconv_train.evaluation.pairs import COLUMNS, choose_photos, dilation_pairs, inpaint_pairs
 from pconv_train.evaluation.published import published
 from pconv_train.evaluation.run import RESULTS, read_results
@@ -19,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 CRASH = f"""{sys.executable} -c 'import os, signal; os.kill(os.getppid(), signal.SIGKILL)'"""
+MACHINE = Machine(threads=1)
 
 
 def checkpoint(path, task="inpaint"):
@@ -191,6 +193,21 @@ def test_results_depend_on_the_code_that_made_them(small, tmp_path, monkeypatch)
     monkeypatch.setattr(filling, "__file__", str(other))
     after = identities()
     assert {name for name in before if before[name] != after[name]} == {"ours", "ours + texture", "membrane"}
+
+
+def test_a_refinement_network_is_part_of_what_is_judged(small, tmp_path):
+    weights, refine = tmp_path / "weights.safetensors", tmp_path / "refine.safetensors"
+    checkpoint(weights), checkpoint(refine, "refine")
+    experiment = replace(small, checkpoints=(f"ours={weights}",), without=tuple(RIVALS["inpaint"]))
+    alone, together = choose_methods(experiment), choose_methods(replace(experiment, refine=refine))
+    assert {method.identity for method in alone}.isdisjoint(method.identity for method in together)
+    image, hole = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8), np.zeros((200, 200), bool)
+    hole[30:170, 30:170] = True  # wide
+    fills = [BUILDERS[method.kind](method, MACHINE)(image, hole) for method in (alone[0], together[0])]
+    assert not np.array_equal(*fills)
+    assert np.array_equal(fills[1][~hole], image[~hole])
+    with pytest.raises(ConfigError, match="is for the task 'inpaint', not 'refine'"):
+        choose_methods(replace(small, checkpoints=experiment.checkpoints, refine=weights))
 
 
 def test_a_study_of_an_evaluation_and_its_rates(small, tmp_path):

@@ -24,6 +24,7 @@ def evaluate(
     task: Annotated[EvaluationTask, typer.Option(help="inpaint = table 1; upscale = ×4, e.g. on Set5 and Set14.")] = EvaluationTask.inpaint,
     quick: Annotated[bool, typer.Option("--quick", help="A few photos, for a first look; without rivals that take minutes.")] = False,
     checkpoint: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A checkpoint to judge; any number.", rich_help_panel=_WHO)] = None,
+    refine: Annotated[Path | None, typer.Option(help="The refinement network that the checkpoints are used with, if any.", dir_okay=False, exists=True, rich_help_panel=_WHO)] = None,
     method: Annotated[list[str] | None, typer.Option(metavar="NAME=COMMAND", help="A program to judge; {image}, {hole} and {output} stand for PNG files.", rich_help_panel=_WHO)] = None,
     without: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A rival to leave out, as in --without PatchMatch.", rich_help_panel=_WHO)] = None,
     reference: Annotated[str, typer.Option(metavar="NAME", help="Whom the others are compared with; by default PatchMatch, or bicubic.", rich_help_panel=_WHO)] = "",
@@ -49,7 +50,7 @@ def evaluate(
     with clear_errors():
         experiment = Experiment(
             tuple(folders), output, str(task), tuple(checkpoint or ()), tuple(method or ()), tuple(without or ()),
-            reference, size, photos, seed, perceptual, Machine(device, threads, timeout), minutes, quick,
+            reference, size, photos, seed, perceptual, Machine(device, threads, timeout), minutes, quick, refine,
         )  # fmt: skip
         typer.echo(run(experiment))
 

@@ -43,6 +43,7 @@ class Experiment:
     machine: Machine = field(default_factory=Machine)
     minutes: float | None = None
     quick: bool = False
+    refine: Path | None = None  # checkpoint that the others are used with
 
 
 def evaluate(experiment: Experiment) -> str:
@@ -88,17 +89,16 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         CheckpointError: A checkpoint that cannot be read.
     """
     methods, code = [], _digest(edge, filling, noise, operations)
+    refine = str(experiment.refine or "")
+    refined = f", refine {_sha256(refine, 'refine')}" if refine else ""
     for name, path in map(_split, experiment.checkpoints):
-        info = describe_checkpoint(path)
-        if info.task != experiment.task:
-            raise ConfigError(f"{path} is for the task {info.task!r}, not {experiment.task!r}")
-        identity = f"checkpoint sha256 {info.sha256}, code {code}"
-        methods.append(Method(name, CHECKPOINT, path, identity))
+        identity = f"checkpoint sha256 {_sha256(path, experiment.task)}{refined}, code {code}"
+        methods.append(Method(name, CHECKPOINT, path, refine, identity))
         if experiment.task == "inpaint":
             identity = f"{identity}, texture {_digest(texture, pyramid, gradients)}"
-            methods.append(Method(f"{name} + texture", TEXTURED, path, identity))
+            methods.append(Method(f"{name} + texture", TEXTURED, path, refine, identity))
     for name, command in map(_split, experiment.commands):
-        methods.append(Method(name, "command", command, f"command {command}"))
+        methods.append(Method(name, "command", command, identity=f"command {command}"))
     rivals = RIVALS[experiment.task]
     slow = _SLOW if experiment.quick and not experiment.machine.device.startswith("cuda") else ()
     if unknown := set(experiment.without) - set(rivals):
@@ -110,6 +110,13 @@ def choose_methods(experiment: Experiment) -> list[Method]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two methods are called {', '.join(twice)}: give each its own name")
     return methods
+
+
+def _sha256(path: str, task: str) -> str:
+    info = describe_checkpoint(path)
+    if info.task != task:
+        raise ConfigError(f"{path} is for the task {info.task!r}, not {task!r}")
+    return info.sha256
 
 
 def _digest(*modules: ModuleType) -> str:

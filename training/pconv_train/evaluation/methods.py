@@ -40,6 +40,7 @@ class Method:
     name: str
     kind: str  # a key of BUILDERS
     argument: str = ""  # path of the checkpoint (with or without texture), or the command
+    refine: str = ""  # path of the refinement network that the checkpoint is used with, if any
     identity: str = ""  # what its results depend on: sha256, version of a library, command
 
 
@@ -73,11 +74,12 @@ def _checkpoint(method: Method, machine: Machine) -> Restore:
     from pconv import add_texture, fold_batch_norm, inpaint, load_checkpoint, upscale
 
     network = fold_batch_norm(load_checkpoint(method.argument, machine.device))
+    refine = fold_batch_norm(load_checkpoint(method.refine, machine.device)) if method.refine else None
 
     def work(image: Any, mask: Any) -> Any:
         if mask is None:
             return upscale(network, image, FACTOR)
-        output = inpaint(network, image, mask)
+        output = inpaint(network, image, mask, refine=refine)
         return add_texture(output, mask) if method.kind == TEXTURED else output
 
     return _on_tensors(work, machine)
