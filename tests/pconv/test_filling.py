@@ -138,6 +138,20 @@ def test_refinement_adds_detail_to_what_comes_from_a_smaller_picture_and_nothing
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
+def test_what_can_be_refined_is_wide_sooner_but_at_full_size_only() -> None:
+    image, seen = torch.rand(1, 3, 400, 400), []
+
+    def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        seen.append(image.shape[-1])
+        return torch.full_like(image, 0.5)
+
+    for radius, alone, refined in ((40, [400], [400]), (55, [400], [200]), (80, [200], [200])):
+        for refine, wanted in ((None, alone), (lambda image, hole: image, refined)):
+            seen.clear()
+            inpaint(network, image, disc(400, radius), refine=refine)
+            assert seen == wanted, (radius, refine)
+
+
 @pytest.mark.parametrize("tile", [64, 63])
 def test_refinement_by_windows_is_the_same_as_in_one(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     monkeypatch.setattr(filling, "HALO", 64)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm
+from pconv.layers import upsample
 from pconv.network import IMAGENET_MEAN, IMAGENET_STD, UPSAMPLINGS, with_upsampling
 from torch import Tensor, nn
 
@@ -180,6 +181,21 @@ def test_bilinear_upsampling_has_no_blocks() -> None:
     assert (large - blocks).abs().mean() > 0.05 * large.abs().mean()
 
 
+@pytest.mark.parametrize(
+    ("mode", "kernel"), [("nearest", [1, 1]), ("bilinear", [1, 3, 3, 1]), ("binomial", [1, 5, 10, 10, 5, 1])]
+)
+def test_an_upsampling_is_its_kernel(mode: str, kernel: list[int]) -> None:
+    single = torch.zeros(1, 2, 9, 9)
+    single[..., 4, 4] = 1
+    large = upsample(single, torch.Size((17, 18)), mode)
+    assert large.shape[-2:] == (17, 18)
+    row = 2 * torch.tensor(kernel) / sum(kernel)
+    wanted, start = torch.zeros(18), 9 - len(kernel) // 2
+    wanted[start : start + len(kernel)] = row
+    torch.testing.assert_close(large[0, 1, :, :], torch.outer(wanted[:17], wanted))
+    torch.testing.assert_close(upsample(torch.ones(1, 1, 3, 5), torch.Size((6, 10)), mode), torch.ones(1, 1, 6, 10))
+
+
 def test_another_upsampling_keeps_the_weights() -> None:
     nearest, (image, hole) = small(), picture()
     bilinear = with_upsampling(nearest, "bilinear")
@@ -314,7 +330,7 @@ def test_wrong_shapes_are_named(image: tuple[int, ...], hole: tuple[int, ...], m
         ({"channels": (8,), "kernel_sizes": (4,)}, "odd kernel sizes"),
         ({"channels": (0,), "kernel_sizes": (3,)}, "positive channels"),
         ({"channels": (8,), "kernel_sizes": (3,), "std": (0.2, 0.0, 0.2)}, "std > 0"),
-        ({"channels": (8,), "kernel_sizes": (3,), "upsampling": "cubic"}, "nearest, bilinear"),
+        ({"channels": (8,), "kernel_sizes": (3,), "upsampling": "cubic"}, "nearest, bilinear, binomial"),
     ],
 )
 def test_impossible_configs_are_refused(arguments: dict, message: str) -> None:

@@ -31,7 +31,7 @@ def test_tiles_equal_the_whole_picture(config, height, width, tile):
         torch.testing.assert_close(torch.cat(rows, 2), upscale(net, image, 4, unknown), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear", "binomial"])
 def test_an_output_pixel_looks_no_further_than_the_radius(upsampling):
     config = PConvUNetConfig((4, 6, 8), (7, 5, 3), upsampling=upsampling)
     net, size = network(config), 160

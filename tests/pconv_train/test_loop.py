@@ -362,7 +362,7 @@ def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp
         ({"hours": 1.0}, "either --steps or --hours"),
         ({"steps": None}, "either --steps or --hours"),
         ({"crop": 128, "stages": 8}, "use at most --stages 6"),
-        ({"upsampling": "cubic"}, "nearest, bilinear"),
+        ({"upsampling": "cubic"}, "nearest, bilinear, binomial"),
         ({"coarse": "inpaint.safetensors"}, "--coarse is for --task refine, not inpaint"),
         ({"crop": 10, "loss": LossWeights(ssim=1)}, "at least 11 px"),
     ],

@@ -24,6 +24,7 @@ _Window = tuple[slice, slice, slice, slice]  # rows and columns of a tile, and o
 TILE = 768  # px; with its surroundings 1024², for which the compact network takes 0.7 GB
 HALO = 128  # px around a tile: more than the widest hole that is filled in one go
 WIDE = 96  # px; a part of a hole that holds a square of this side is wide
+WIDE_IF_REFINED = 64  # px; the same at full size, if that part is refined: once refined is best (training/RECIPE.md)
 _GRID = 8  # px, to which the search for wide parts rounds
 _BLEND = 32  # px around a tile over which it fades into the next
 
@@ -64,7 +65,7 @@ def inpaint(
     if (hole != 0).flatten(1).all(1).any():
         raise ValueError("the hole covers the whole picture: nothing is left to go by")
     low, high = _known_range(image, hole)
-    levels = list(_levels(image, hole != 0, edge, tile))
+    levels = list(_levels(image, hole != 0, edge, tile, WIDE_IF_REFINED if refine else WIDE))
     total = sum(len(level.windows) + (len(level.wide_windows) if refine else 0) for level in levels)
     count = itertools.count()
 
@@ -99,17 +100,17 @@ class _Level:
     wide_windows: list[_Window]
 
 
-def _levels(image: Tensor, hole: Tensor, edge: int, tile: int) -> Iterator[_Level]:
+def _levels(image: Tensor, hole: Tensor, edge: int, tile: int, bound: int) -> Iterator[_Level]:
     """Reduce a picture by 2 until its hole is wide nowhere."""
     while True:
-        wide = wide_parts(hole)
+        wide = wide_parts(hole, bound)
         narrow = hole & ~wide
         # Into the wide part too: what comes from there is known by then, and has to be met like all that is.
         grown = grow_hole(narrow, edge) if narrow.any() else narrow.to(torch.float32)
         yield _Level(image, hole, wide, grown, list(_windows(grown, tile)), list(_windows(wide, tile)))
         if not wide.any():
             return
-        image, hole = halve(image, hole)
+        (image, hole), bound = halve(image, hole), WIDE
 
 
 def halve(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,23 +210,24 @@ def _fade(inner: slice, seen: slice, image: Tensor) -> Tensor:
     return (1 - outside / (_BLEND + 1)).clamp(min=0)
 
 
-def wide_parts(hole: Tensor) -> Tensor:
-    """Find the parts of a hole that are wider than `WIDE` px: its opening by a square, on a coarse grid.
+def wide_parts(hole: Tensor, bound: int = WIDE) -> Tensor:
+    """Find the parts of a hole that are wider than a bound: its opening by a square, on a coarse grid.
 
     Args:
         hole: `(N, 1, H, W)` bool.
+        bound: Side of the square, px, a multiple of 8.
 
     Returns:
         `(N, 1, H, W)` bool, within the hole.
     """
-    if min(hole.shape[-2:]) < WIDE // 2:
+    if min(hole.shape[-2:]) < bound // 2:
         return torch.zeros_like(hole)
-    if min(hole.shape[-2:]) < WIDE:  # a square at the border may reach beyond it
-        padded = hole.new_ones(*hole.shape[:2], *(max(WIDE, side) for side in hole.shape[-2:]))
+    if min(hole.shape[-2:]) < bound:  # a square at the border may reach beyond it
+        padded = hole.new_ones(*hole.shape[:2], *(max(bound, side) for side in hole.shape[-2:]))
         padded[..., : hole.shape[-2], : hole.shape[-1]] = hole
-        return wide_parts(padded)[..., : hole.shape[-2], : hole.shape[-1]] & hole
+        return wide_parts(padded, bound)[..., : hole.shape[-2], : hole.shape[-1]] & hole
     solid = _smallest(hole.to(torch.float32), _GRID, _GRID)
-    side = WIDE // _GRID - 1  # a square that falls off the grid holds one cell less
+    side = bound // _GRID - 1  # a square that falls off the grid holds one cell less
     if not solid.any() or min(solid.shape[-2:]) < side:
         return torch.zeros_like(hole)
     squares = F.pad(_smallest(solid, side, 1), (side - 1,) * 4)

@@ -134,8 +134,16 @@ class PlainConv2d(nn.Conv2d):
 
 
 def upsample(features: Tensor, size: torch.Size, mode: str = "nearest") -> Tensor:
-    """Enlarge ×2, "nearest" or "bilinear", and cut `(N, C, ⌈H/2⌉, ⌈W/2⌉)` to `size` = (H, W)."""
-    return F.interpolate(features, scale_factor=2.0, mode=mode)[..., : size[0], : size[1]]
+    """Enlarge ×2, "nearest", "bilinear" or "binomial", and cut `(N, C, ⌈H/2⌉, ⌈W/2⌉)` to `size` = (H, W).
+
+    Their kernels are [1 1], [1 3 3 1] / 4 and [1 5 10 10 5 1] / 16.
+    """
+    if mode == "binomial":
+        large = F.pad(F.interpolate(features, scale_factor=2.0, mode="bilinear"), (1, 1, 1, 1), mode="replicate")
+        large = F.avg_pool2d(F.avg_pool2d(large, 2, 1), 2, 1)  # [1 2 1] / 4 each way
+    else:
+        large = F.interpolate(features, scale_factor=2.0, mode=mode)
+    return large[..., : size[0], : size[1]]
 
 
 _ENOUGH_PIXELS = 2048  # below, making the 4×4 kernel costs more than it saves

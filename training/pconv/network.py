@@ -13,7 +13,7 @@ from pconv.noise import PERIOD, random_map
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-UPSAMPLINGS = ("nearest", "bilinear")
+UPSAMPLINGS = ("nearest", "bilinear", "binomial")
 _NOISE_STRENGTH = 0.3  # at first; from 0 it hardly grows (training/RECIPE.md)
 
 
@@ -28,7 +28,9 @@ class PConvUNetConfig:
     kernel_sizes: tuple[int, ...]  # of each encoder stage, px; decoder stages have 3
     partial: bool = True  # False: the plain-convolution twin (the paper's "Conv")
     batch_norm: bool = True  # False: it was folded into the convolutions, for inference
-    upsampling: str = "nearest"  # as in the paper; "bilinear": texture made in the decoder has no blocks
+    upsampling: str = (
+        "nearest"  # as in the paper; "bilinear": texture of the decoder has no blocks; "binomial": no weave
+    )
     noise: bool = False  # random numbers in the decoder, and in the result (pconv.noise)
     mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB in [0, 1]; subtracted from the input, added to the output
     std: tuple[float, float, float] = IMAGENET_STD
@@ -176,8 +178,8 @@ class PConvUNet(nn.Module):
             period = PERIOD >> len(skips)
             size = skip.shape[-2:]
             valids = (upsample(valid, size), skip_valid) if self.config.partial else (skip_valid,)
-            if self.config.upsampling == "bilinear":
-                features = upsample(features, size, "bilinear")
+            if self.config.upsampling != "nearest":
+                features = upsample(features, size, self.config.upsampling)
                 # Beside holes values fade into 0; few holes are left in the decoder, so nothing makes up for it.
                 features = zero_holes(features, valids[0]) if self.config.partial else features
             features, valid = stage((features, skip), valids, period)

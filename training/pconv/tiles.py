@@ -41,8 +41,8 @@ def receptive_radius(config: PConvUNetConfig) -> int:
     for stage, kernel in enumerate(config.kernel_sizes):
         radius += (kernel // 2) << stage  # encoder: a tap is 2^stage px wide
         radius += 1 << stage  # decoder: 3 × 3 after upsampling
-        # Upsampling: nearest is up to that much off centre, bilinear looks one tap further.
-        radius += (3 if config.upsampling == "bilinear" else 1) << stage
+        # Upsampling: nearest is up to that much off centre, the others look further.
+        radius += {"nearest": 1, "bilinear": 3, "binomial": 4}[config.upsampling] << stage
     return radius
 
 

@@ -53,7 +53,7 @@ def fit(
     task: Annotated[Task, typer.Option(rich_help_panel=_MAIN)] = Task.inpaint,
     preset: Annotated[str, typer.Option(help="paper (table 2), compact (half its channels) or light (fewer where pixels are many).", rich_help_panel=_MAIN)] = "compact",
     stages: Annotated[int | None, typer.Option(min=1, max=8, help="Encoder stages; by default as many as suit the crop.", rich_help_panel=_MAIN)] = None,
-    upsampling: Annotated[str | None, typer.Option(help="Of the decoder: nearest, as in the paper, or bilinear; by default as --init has it, else nearest.", rich_help_panel=_MAIN)] = None,
+    upsampling: Annotated[str | None, typer.Option(help="Of the decoder: nearest, as in the paper, bilinear or binomial; by default as --init has it, else nearest.", rich_help_panel=_MAIN)] = None,
     noise: Annotated[bool, typer.Option("--noise", help="Random numbers in the decoder, for the full loss to make texture of; added to a network of --init that has none.", rich_help_panel=_MAIN)] = False,
     plain: Annotated[bool, typer.Option("--plain", help="The paper's Conv: plain convolutions.", rich_help_panel=_MAIN)] = False,
     edge: Annotated[int | None, typer.Option(min=0, help="Grow the hole by so many px and correct it by the error there, as using it always does by 4 (the default), and leave out what is wide; 0: as in the paper.", rich_help_panel=_MAIN)] = None,
