@@ -12,7 +12,7 @@ from pconv import PConvUNetConfig, describe_checkpoint, inpaint, load_checkpoint
 from pconv_server.models import preset_name
 
 FOLDER = Path(pconv_server.__file__).parent / "weights"
-NAMES = ["inpaint", "upscale"]
+NAMES = ["inpaint", "upscale", "refine"]
 
 
 def photo(side: int) -> torch.Tensor:
@@ -42,6 +42,19 @@ def test_a_fill_is_nearer_the_truth_than_the_mean_colour():
     mean = torch.where(hole > 0, known.mean(-1).view(1, 3, 1, 1), target)
     filled = inpaint(load_checkpoint(FOLDER / "inpaint.safetensors"), target, hole)
     assert error(filled, target) < 0.4 * error(mean, target)
+
+
+def test_refinement_gives_a_wide_hole_detail_and_no_lattice():
+    target, hole = photo(400), torch.zeros(1, 1, 400, 400)
+    hole[..., 100:300, 80:280] = 1
+    network = load_checkpoint(FOLDER / "inpaint.safetensors")
+    plain = inpaint(network, target, hole)
+    refined = inpaint(network, target, hole, refine=load_checkpoint(FOLDER / "refine.safetensors"))
+    box = (..., slice(120, 280), slice(100, 260))
+    rough = [(x - F.avg_pool2d(x, 5, 1, 2))[box] for x in (plain, refined)]
+    assert rough[1].abs().mean() > 2 * rough[0].abs().mean()
+    assert (refined - plain)[box].mean().abs() < 1 / 255
+    assert all(rough[1][..., y::2, x::2].mean().abs() < 1 / 255 for y in (0, 1) for x in (0, 1))
 
 
 def test_enlarging_beats_bicubic():
