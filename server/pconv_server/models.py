@@ -91,8 +91,10 @@ class ModelFolder:
         Raises:
             RequestError: There is one, but it cannot be used.
         """
-        there = any(entry.name == "refine" for entry in self.entries())
-        return self.find("refine", "refine") if there else None
+        try:
+            return self.find("refine", "refine")
+        except ModelNotFoundError:
+            return None
 
     def _describe(self, path: Path) -> ModelEntry:
         status = path.stat()

@@ -170,8 +170,9 @@ def test_one_known_pixel_is_enough_for_every_pixel() -> None:
     assert valids[-1].all()
 
 
-def test_bilinear_upsampling_has_no_blocks() -> None:
-    network, (image, hole) = small(upsampling="bilinear"), picture(64, 64)
+@pytest.mark.parametrize("upsampling", ["bilinear", "binomial"])
+def test_smooth_upsampling_has_no_blocks(upsampling: str) -> None:
+    network, (image, hole) = small(upsampling=upsampling), picture(64, 64)
     seen: list[Tensor] = []
     network.decoder[-1].register_forward_pre_hook(lambda _stage, inputs: seen.append(inputs[0][0]))
     run(network, image, hole)

@@ -208,6 +208,8 @@ def test_a_refinement_network_is_part_of_what_is_judged(small, tmp_path):
     assert np.array_equal(fills[1][~hole], image[~hole])
     with pytest.raises(ConfigError, match="is for the task 'inpaint', not 'refine'"):
         choose_methods(replace(small, checkpoints=experiment.checkpoints, refine=weights))
+    with pytest.raises(ConfigError, match="--refine is for --task inpaint, not upscale"):
+        choose_methods(replace(small, task="upscale", without=(), refine=refine))
 
 
 def test_a_study_of_an_evaluation_and_its_rates(small, tmp_path):

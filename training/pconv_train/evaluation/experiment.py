@@ -90,6 +90,8 @@ def choose_methods(experiment: Experiment) -> list[Method]:
     """
     methods, code = [], _digest(edge, filling, noise, operations)
     refine = str(experiment.refine or "")
+    if refine and experiment.task != "inpaint":
+        raise ConfigError(f"--refine is for --task inpaint, not {experiment.task}")
     refined = f", refine {_sha256(refine, 'refine')}" if refine else ""
     for name, path in map(_split, experiment.checkpoints):
         identity = f"checkpoint sha256 {_sha256(path, experiment.task)}{refined}, code {code}"
