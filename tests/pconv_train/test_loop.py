@@ -419,6 +419,24 @@ def test_export_is_the_ema(small_config, tmp_path):
     assert "| decoder | nearest upsampling |" in card
 
 
+def test_export_takes_the_mean_with_another_checkpoint(small_config, tmp_path):
+    run, other, out = make_run(tmp_path / "run"), tmp_path / "other.safetensors", tmp_path / "out.safetensors"
+    train(small_config, run)
+    (run / "config.json").write_text(small_config.to_json())
+    sha256 = save_checkpoint(other, PConvUNet(small_config.network_config()))
+    export(run, out, mean_with=other)
+    theirs, ema = load_checkpoint(other).state_dict(), read_state(run)["ema"]
+    for name, value in load_checkpoint(out).state_dict().items():
+        if name in ema:
+            torch.testing.assert_close(value, (ema[name] + theirs[name]) / 2, rtol=1e-3, atol=1e-4)
+    assert f"Then the mean with the weights of `{sha256[:16]}…`." in out.with_suffix(".md").read_text()
+    save_checkpoint(other, PConvUNet(replace(small_config, noise=True).network_config()))
+    before = out.read_bytes()
+    with pytest.raises(ConfigError, match="has other layers than the run"):
+        export(run, out, mean_with=other)
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize(("given", "wanted"), [(None, "nearest"), ("bilinear", "bilinear")])
 def test_upsampling_is_changed_only_when_asked(small_config, tmp_path, given, wanted):
     assert replace(small_config, upsampling=given).build_network().config.upsampling == wanted

@@ -23,8 +23,8 @@ _Window = tuple[slice, slice, slice, slice]  # rows and columns of a tile, and o
 
 TILE = 768  # px; with its surroundings 1024², for which the compact network takes 0.7 GB
 HALO = 128  # px around a tile: more than the widest hole that is filled in one go
-WIDE = 96  # px; a part of a hole that holds a square of this side is wide
-WIDE_IF_REFINED = 64  # px; the same at full size, if that part is refined: once refined is best (training/RECIPE.md)
+WIDE = 112  # px; a part of a hole that holds a square of this side is wide
+WIDE_IF_REFINED = 32  # px; the same at full size, if that part is refined (training/RECIPE.md, "Refined")
 _GRID = 8  # px, to which the search for wide parts rounds
 _BLEND = 32  # px around a tile over which it fades into the next
 

@@ -130,12 +130,18 @@ def export(
     run: Annotated[str, typer.Argument(help="Name of the run's folder below $PCONV_RUNS, or its path.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .safetensors.")],
     description: Annotated[str, typer.Option(help="On the data and its licences, for the card.")] = "",
+    mean_with: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint to take the mean with, as the one that --init named.", dir_okay=False, exists=True
+        ),
+    ] = None,
 ) -> None:
     """Write a run's EMA weights as an fp16 checkpoint with its provenance, and a model card beside it."""
     from pconv_train.export import export as write
 
     with clear_errors():
-        typer.echo(f"{output} sha256 {write(run_folder(run), output, description)}")
+        typer.echo(f"{output} sha256 {write(run_folder(run), output, description, mean_with)}")
 
 
 @app.command("import")

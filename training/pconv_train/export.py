@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pconv import describe_checkpoint, save_checkpoint
+from pconv import describe_checkpoint, load_checkpoint, save_checkpoint
 from pconv.checkpoint import write_atomically
+from torch import nn
 
 from pconv_train.config import ConfigError, TrainConfig, read_config
 from pconv_train.data import DataError
@@ -17,19 +18,22 @@ from pconv_train.layouts import find_training_photos
 from pconv_train.state import STATE_FILE
 
 
-def export(run: Path, path: Path, description: str = "") -> str:
+def export(run: Path, path: Path, description: str = "", mean_with: Path | None = None) -> str:
     """Write a run's EMA weights as fp16 safetensors, and a Markdown card beside it.
 
     Args:
         run: Run folder.
         path: File to write, `*.safetensors`.
         description: Sentence on the data and its licences, for the card.
+        mean_with: Checkpoint, such as the one that the run began with, to take the mean with: Wortsman et al. 2022,
+            "Model soups" (arXiv:2203.05482).
 
     Returns:
         The file's sha256.
 
     Raises:
-        ConfigError: There is no run, or it has no state yet.
+        ConfigError: There is no run, it has no state yet, or its layers are not those of `mean_with`.
+        CheckpointError: `mean_with` cannot be read.
     """
     config = read_config(run)
     if not (run / STATE_FILE).is_file():
@@ -38,9 +42,19 @@ def export(run: Path, path: Path, description: str = "") -> str:
     network = config.build_network()
     network.load_state_dict(state["ema"], strict=False)
     provenance = _provenance(config, state["progress"], description)
+    if mean_with:
+        _take_mean(network, mean_with)
+        provenance["stages"][-1]["mean_with"] = describe_checkpoint(mean_with).sha256
     sha256 = save_checkpoint(path, network, config.task, provenance, torch.float16)
     write_atomically(path.with_suffix(".md"), model_card(path).encode())
     return sha256
+
+
+def _take_mean(network: nn.Module, path: Path) -> None:
+    own, other = network.state_dict(), load_checkpoint(path).state_dict()
+    if {name: x.shape for name, x in own.items()} != {name: x.shape for name, x in other.items()}:
+        raise ConfigError(f"{path} has other layers than the run: no mean can be taken")
+    network.load_state_dict({name: (x + other[name].to(x)) / 2 for name, x in own.items()})
 
 
 def model_card(path: Path) -> str:
@@ -77,6 +91,7 @@ def model_card(path: Path) -> str:
             f"- Data: {stage['data']['photos']} photos, names' sha256 `{stage['data']['names_sha256'][:16]}…`. "
             f"{stage['data']['description']}",
             f"- On {config['validation']} photos of the same source, held out: {figures or 'not measured'}.",
+            *([f"- Then the mean with the weights of `{stage['mean_with'][:16]}…`."] if "mean_with" in stage else []),
             "",
         ]
     return "\n".join(lines)
