@@ -430,10 +430,11 @@ def test_export_takes_the_mean_with_another_checkpoint(small_config, tmp_path):
         if name in ema:
             torch.testing.assert_close(value, (ema[name] + theirs[name]) / 2, rtol=1e-3, atol=1e-4)
     assert f"Then the mean with the weights of `{sha256[:16]}…`." in out.with_suffix(".md").read_text()
-    save_checkpoint(other, PConvUNet(replace(small_config, noise=True).network_config()))
     before = out.read_bytes()
-    with pytest.raises(ConfigError, match="has other layers than the run"):
-        export(run, out, mean_with=other)
+    for config, task in ((replace(small_config, noise=True), "inpaint"), (small_config, "refine")):
+        save_checkpoint(other, PConvUNet(config.network_config()), task)
+        with pytest.raises(ConfigError, match="another task than the run, or another network"):
+            export(run, out, mean_with=other)
     assert out.read_bytes() == before
 
 

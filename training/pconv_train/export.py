@@ -1,5 +1,6 @@
 """From a run to a checkpoint that can be served: EMA weights in half precision, provenance, a model card."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -8,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pconv import describe_checkpoint, load_checkpoint, save_checkpoint
+from pconv import PConvUNet, describe_checkpoint, load_checkpoint, save_checkpoint
 from pconv.checkpoint import write_atomically
-from torch import nn
 
 from pconv_train.config import ConfigError, TrainConfig, read_config
 from pconv_train.data import DataError
@@ -32,7 +32,7 @@ def export(run: Path, path: Path, description: str = "", mean_with: Path | None 
         The file's sha256.
 
     Raises:
-        ConfigError: There is no run, it has no state yet, or its layers are not those of `mean_with`.
+        ConfigError: There is no run, it has no state yet, or `mean_with` is for another task or network.
         CheckpointError: `mean_with` cannot be read.
     """
     config = read_config(run)
@@ -43,18 +43,21 @@ def export(run: Path, path: Path, description: str = "", mean_with: Path | None 
     network.load_state_dict(state["ema"], strict=False)
     provenance = _provenance(config, state["progress"], description)
     if mean_with:
-        _take_mean(network, mean_with)
-        provenance["stages"][-1]["mean_with"] = describe_checkpoint(mean_with).sha256
+        provenance["stages"][-1]["mean_with"] = _take_mean(network, config.task, mean_with)
     sha256 = save_checkpoint(path, network, config.task, provenance, torch.float16)
     write_atomically(path.with_suffix(".md"), model_card(path).encode())
     return sha256
 
 
-def _take_mean(network: nn.Module, path: Path) -> None:
-    own, other = network.state_dict(), load_checkpoint(path).state_dict()
-    if {name: x.shape for name, x in own.items()} != {name: x.shape for name, x in other.items()}:
-        raise ConfigError(f"{path} has other layers than the run: no mean can be taken")
-    network.load_state_dict({name: (x + other[name].to(x)) / 2 for name, x in own.items()})
+def _take_mean(network: PConvUNet, task: str, path: Path) -> str:
+    """Give the network the mean of its weights and a checkpoint's, whose sha256 is returned."""
+    info = describe_checkpoint(path)
+    # Upsampling has no weights: a run may have changed it.
+    if info.task != task or dataclasses.replace(info.config, upsampling=network.config.upsampling) != network.config:
+        raise ConfigError(f"{path} is for another task than the run, or another network: no mean can be taken")
+    other = load_checkpoint(path).state_dict()
+    network.load_state_dict({name: (x + other[name].to(x)) / 2 for name, x in network.state_dict().items()})
+    return info.sha256
 
 
 def model_card(path: Path) -> str:
