@@ -140,7 +140,9 @@ def upsample(features: Tensor, size: torch.Size, mode: str = "nearest") -> Tenso
     """
     if mode == "binomial":
         large = F.pad(F.interpolate(features, scale_factor=2.0, mode="bilinear"), (1, 1, 1, 1), mode="replicate")
-        large = F.avg_pool2d(F.avg_pool2d(large, 2, 1), 2, 1)  # [1 2 1] / 4 each way
+        row = large.new_tensor([0.25, 0.5, 0.25])
+        blur = torch.outer(row, row).expand(large.shape[1], 1, 3, 3)
+        large = F.conv2d(large, blur, groups=large.shape[1])  # several times faster than avg_pool2d twice
     else:
         large = F.interpolate(features, scale_factor=2.0, mode=mode)
     return large[..., : size[0], : size[1]]
