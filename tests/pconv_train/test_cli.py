@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from pconv import describe_checkpoint
 from pconv_train.cli import app, run_folder
@@ -51,6 +53,8 @@ def test_finetune_starts_from_a_checkpoint_with_the_paper_s_rate(photos, tmp_pat
             "layout 'imagenet': expected",
         ),
         (["fit", "{photos}", "--name", "{tmp}/r"], "either --steps or --hours"),
+        (["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--device", "gpu"], "auto, cpu, cuda or cuda:N"),
+        (["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--schedule", "constnat"], "cosine, constant"),
         (["export", "{tmp}/none", "-o", "{tmp}/x.safetensors"], "no run at"),
     ],
 )
@@ -71,6 +75,33 @@ def test_a_run_is_never_overwritten(photos, tmp_path):
     assert result.exit_code == 2
     assert "go on with --resume" in result.output
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
+
+
+def test_options_that_are_refused_leave_the_name_free(photos, tmp_path):
+    assert "multiple of 4" in fit(photos, tmp_path / "run", "--crop", "30").output
+    assert fit(photos, tmp_path / "run").exit_code == 0
+
+
+def test_torchrun_goes_on_with_the_same_run_only(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert fit(photos, tmp_path / "run").exit_code == 0
+    assert fit(photos, tmp_path / "run").exit_code == 0
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    assert "go on with --resume" in fit(photos, tmp_path / "run", "--seed", "7").output
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_a_run_is_exported_from_any_folder_and_without_its_photos(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    assert fit(photos.name, tmp_path / "run").exit_code == 0
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    export = ["export", str(tmp_path / "run"), "-o", "mine.safetensors"]
+    assert runner.invoke(app, export).exit_code == 0
+    assert "- Data: 6 photos, names' sha256" in Path("mine.md").read_text()
+    photos.rename(tmp_path / "gone")
+    assert runner.invoke(app, export).exit_code == 0
+    assert "- Data: a folder that was not there at the export." in Path("mine.md").read_text()
 
 
 def test_runs_live_in_the_cache_unless_told_otherwise(monkeypatch, tmp_path):

@@ -74,6 +74,24 @@ def test_broken_files_are_reported_once_and_skipped(photos, capsys):
     assert capsys.readouterr().out.count("skipped") == 3
 
 
+def test_broken_photos_that_are_held_out_are_named_and_left_out(photos, capsys):
+    settings, found = CropSettings("inpaint", 16, seed=0), find_photos(photos)
+    whole = fixed_samples(found, settings)
+    found[2].write_bytes(found[2].read_bytes()[:200])
+    left = fixed_samples(found, settings)
+    assert f"skipped {found[2]}" in capsys.readouterr().out
+    assert all(
+        torch.equal(a, b)
+        for one, two in zip(whole[:2] + whole[3:], left, strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_files_that_pillow_only_writes_are_no_photos(photos):
+    (photos / "letter.pdf").write_bytes(b"%PDF-1.4")
+    assert len(find_photos(photos)) == 8
+
+
 def test_only_broken_files_are_an_error(photos):
     for path in find_photos(photos):
         path.write_bytes(b"not a picture")

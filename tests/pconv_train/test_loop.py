@@ -16,6 +16,7 @@ from pconv_train.data import CropDataset
 from pconv_train.export import export
 from pconv_train.loop import DivergedError, schedule, train
 from pconv_train.losses import LossWeights
+from pconv_train.machine import share
 from pconv_train.state import STATE_FILE, Ema, Progress
 from pconv_train.validation import set_training_mode
 
@@ -347,11 +348,23 @@ def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp
         result = subprocess.run(arguments, capture_output=True, text=True, env=env, timeout=120)
         assert result.returncode == 0, result.stderr
     alone, together = read_state(tmp_path / "single"), read_state(tmp_path / "double")
+    assert alone["progress"]["pictures"] == together["progress"]["pictures"] == 4
     # Adam's first moment after one step is 0.1 · gradient, free of the sign-like division of its update.
     pairs = zip(alone["optimizer"]["state"].values(), together["optimizer"]["state"].values(), strict=True)
     for a, b in pairs:
         torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-4, atol=1e-7)
     assert (tmp_path / "double" / "log.jsonl").read_text().count('"train"') == 1  # only the first process logs
+
+
+def share_the_rank(rank, folder):
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    (folder / str(rank)).write_text(str(share(rank + 0.25, torch.device("cpu"), 2)))
+    torch.distributed.destroy_process_group()
+
+
+def test_all_processes_go_by_the_first_one_s_clock(tmp_path):
+    torch.multiprocessing.spawn(share_the_rank, (tmp_path,), 2)
+    assert [(tmp_path / name).read_text() for name in "01"] == ["0.25", "0.25"]
 
 
 @pytest.mark.parametrize(
@@ -364,7 +377,8 @@ def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp
         ({"crop": 128, "stages": 8}, "use at most --stages 6"),
         ({"upsampling": "cubic"}, "nearest, bilinear, binomial"),
         ({"coarse": "inpaint.safetensors"}, "--coarse is for --task refine, not inpaint"),
-        ({"crop": 10, "loss": LossWeights(ssim=1)}, "at least 11 px"),
+        ({"crop": 10, "loss": LossWeights(ssim=1), "validation": 0}, "at least 11 px"),
+        ({"crop": 8}, "at least 11 px"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(small_config, change, message):

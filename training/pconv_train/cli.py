@@ -174,9 +174,8 @@ def _start(*, name: str, resume: bool, **options: Any) -> None:
         if resume:
             config = _resumed_config(folder, options["steps"], options["hours"])
         else:
-            if (folder / "config.json").exists() and "TORCHELASTIC_RUN_ID" not in os.environ:
-                _fail(f"{folder} is a run already: go on with --resume, or choose another --name")
             config = _new_config(options)
+            _check_name(folder, config)
         from pconv.checkpoint import write_atomically
 
         from pconv_train.loop import train
@@ -189,6 +188,17 @@ def _start(*, name: str, resume: bool, **options: Any) -> None:
     )
 
 
+def _check_name(folder: Path, config: "TrainConfig") -> None:
+    """Refuse the name of a run that has begun, unless torchrun starts the same one again."""
+    from pconv_train.state import STATE_FILE
+
+    if not (folder / STATE_FILE).exists():
+        return  # nor would anything be lost
+    restarted = "TORCHELASTIC_RUN_ID" in os.environ and (folder / "config.json").read_text() == config.to_json()
+    if not restarted:
+        _fail(f"{folder} is a run already: go on with --resume, or choose another --name")
+
+
 def _new_config(options: dict[str, Any]) -> "TrainConfig":
     from pconv.edge import EDGE
 
@@ -198,7 +208,11 @@ def _new_config(options: dict[str, Any]) -> "TrainConfig":
     if options["data"] is None:
         _fail("give a folder of photographs: pconv-train fit FOLDER")
     loss = LossWeights.l1() if options["loss"] == Loss.l1 else LossWeights()
-    fields: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    fields: dict[str, Any] = {
+        # Whole paths: the run may go on from another folder.
+        name: str(value.resolve()) if isinstance(value, Path) else value
+        for name, value in options.items()
+    }
     fields.pop("weights")
     fields["include"], fields["exclude"] = tuple(options["include"] or ("*",)), tuple(options["exclude"] or ())
     fields["learning_rate"] = options["learning_rate"] or 2e-4

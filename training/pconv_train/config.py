@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,7 @@ from pconv.network import UPSAMPLINGS, with_noise, with_upsampling
 from pconv_train.data import TASKS
 from pconv_train.losses import LossWeights
 
+SCHEDULES = ("cosine", "constant")
 PRESETS = {"paper": PConvUNetConfig.paper, "compact": PConvUNetConfig.compact, "light": PConvUNetConfig.light}
 
 
@@ -77,8 +79,12 @@ class TrainConfig:
             raise ConfigError(f"--upsampling must be one of {', '.join(UPSAMPLINGS)}, got {self.upsampling!r}")
         if (self.steps is None) == (self.hours is None):
             raise ConfigError("give either --steps or --hours")
-        if self.loss.ssim and self.crop < 11:
-            raise ConfigError(f"the ssim term needs --crop of at least 11 px, got {self.crop}")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"--schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"--device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
+        if self.crop < 11 and (self.loss.ssim or self.validation):
+            raise ConfigError(f"SSIM, of the loss and of validation, needs --crop of at least 11 px, got {self.crop}")
         if self.edge and self.task != "inpaint":
             raise ConfigError(f"--edge {self.edge} would hide the lattice pixels of --task {self.task}: give --edge 0")
         if self.coarse and self.task != "refine":

@@ -27,6 +27,8 @@ UPSCALE_FACTOR = 4  # K of §5.2
 REFINE_FACTOR = 2  # the same, of a wide hole (pconv.filling)
 REFINE_BLUR = 1.5  # px of the reduced picture, at most: a coarse fill is soft
 
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a bad file
+
 Rgb8 = NDArray[np.uint8]
 Sample = tuple[Tensor, Tensor, Tensor]  # image, hole, target: uint8, (3, S, S), (1, S, S), (3, S, S)
 
@@ -51,7 +53,7 @@ def find_photos(folder: Path, include: Sequence[str] = ("*",), exclude: Sequence
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}")
-    endings = Image.registered_extensions()
+    endings = {ending for ending, format in Image.registered_extensions().items() if format in Image.OPEN}
     photos = [
         path
         for path in sorted(folder.rglob("*"))
@@ -123,7 +125,7 @@ class CropDataset(Dataset[Sample]):
             index = (first + step) % len(self.photos)
             try:
                 return random_crop(self.photos[index], self.settings.size, self.settings.max_scale, rng)
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            except UNREADABLE as error:
                 if index not in self._broken:
                     self._broken.add(index)
                     print(f"skipped {self.photos[index]}: {error}", flush=True)
@@ -244,11 +246,18 @@ def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0
 
 
 def fixed_samples(photos: Sequence[Path], settings: CropSettings) -> list[Sample]:
-    """Make the validation set: central crops, holes and degradations drawn once from the seed."""
+    """Make the validation set: central crops, holes and degradations drawn once from the seed.
+
+    A photo that cannot be read is left out, and named.
+    """
     samples = []
     for number, path in enumerate(photos):
-        rng = np.random.default_rng((settings.seed, 2, number))
-        samples.append(make_sample(center_crop(path, settings.size), settings, rng))
+        try:
+            crop = center_crop(path, settings.size)
+        except UNREADABLE as error:
+            print(f"skipped {path}: {error}", flush=True)
+            continue
+        samples.append(make_sample(crop, settings, np.random.default_rng((settings.seed, 2, number))))
     return samples
 
 

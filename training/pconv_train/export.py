@@ -91,8 +91,7 @@ def model_card(path: Path) -> str:
             + (" The encoder's batch norm frozen: stage 2 of the paper." if config["freeze_encoder_norm"] else ""),
             f"- Adam, learning rate {config['learning_rate']:g}, {config['schedule']} schedule, "
             f"EMA {config['ema']:g}, seed {config['seed']}.",
-            f"- Data: {stage['data']['photos']} photos, names' sha256 `{stage['data']['names_sha256'][:16]}…`. "
-            f"{stage['data']['description']}",
+            f"- Data: {_photos(stage['data'])}. {stage['data']['description']}",
             f"- On {config['validation']} photos of the same source, held out: {figures or 'not measured'}.",
             *([f"- Then the mean with the weights of `{stage['mean_with'][:16]}…`."] if "mean_with" in stage else []),
             "",
@@ -100,12 +99,18 @@ def model_card(path: Path) -> str:
     return "\n".join(lines)
 
 
+def _photos(data: dict[str, Any]) -> str:
+    if data["photos"] is None:
+        return "a folder that was not there at the export"
+    return f"{data['photos']} photos, names' sha256 `{data['names_sha256'][:16]}…`"
+
+
 def _provenance(config: TrainConfig, progress: dict[str, Any], description: str) -> dict[str, Any]:
     stage = {
         "config": json.loads(config.to_json()),
         "steps": progress["step"],
         "skipped": progress["skipped"],
-        "pictures": progress["step"] * config.batch,
+        "pictures": progress["pictures"],
         "hours": round(progress["seconds"] / 3600, 3),
         "validation": progress["figures"],
         "data": _describe_data(config, description),
@@ -124,7 +129,7 @@ def _describe_data(config: TrainConfig, description: str) -> dict[str, Any]:
     try:
         names = sorted(path.name for path in find_training_photos(config))
     except DataError:  # trained elsewhere, exported here
-        names = []
+        return {"photos": None, "names_sha256": None, "description": description}
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     return {"photos": len(names) - config.validation, "names_sha256": digest, "description": description}
 

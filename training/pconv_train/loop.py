@@ -16,7 +16,7 @@ from pconv_train.data import CropDataset, CropSettings, StreamSampler, find_phot
 from pconv_train.layouts import find_training_photos
 from pconv_train.log import RunLog
 from pconv_train.losses import total_loss
-from pconv_train.machine import agree, choose_precision, ignore_stop_signals, join_processes, stop_signals
+from pconv_train.machine import agree, choose_precision, ignore_stop_signals, join_processes, share, stop_signals
 from pconv_train.state import STATE_FILE, Ema, Progress, load_state, save_state
 from pconv_train.validation import (
     load_coarse,
@@ -114,6 +114,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
             scaler.unscale_(optimizer)
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
             progress.step += 1
+            progress.pictures += config.batch * world
             # Clipping by a norm that is not finite would write NaN into every weight.
             finite = not agree(not torch.isfinite(norm + loss.detach()), device, world)
             if finite:
@@ -126,7 +127,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
             scaler.update()
             bad = 0 if finite else bad + 1
             now = time.monotonic()
-            progress.seconds, clock = progress.seconds + now - clock, now
+            # The others' clocks run on while the first validates, and the learning rate depends on the time.
+            progress.seconds, clock = share(progress.seconds + now - clock, device, world), now
             log.advance(_done(config, progress))
 
             # Log.

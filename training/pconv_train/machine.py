@@ -43,6 +43,15 @@ def agree(flagged: bool | Tensor, device: torch.device, world: int) -> bool:
     return bool(flag)
 
 
+def share(value: float, device: torch.device, world: int) -> float:
+    """Return the first process's value in all processes, so that what they derive from it is the same."""
+    if world == 1:
+        return value
+    shared = torch.tensor(value, device=device)
+    dist.broadcast(shared, 0)
+    return float(shared)
+
+
 class StopFlag:
     """Remembers that a signal came; the step in progress goes on."""
 

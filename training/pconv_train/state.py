@@ -45,6 +45,7 @@ class Progress:
     """Counters of a run."""
 
     step: int = 0  # optimizer steps done, skipped ones included
+    pictures: int = 0  # crops seen, by all processes
     seconds: float = 0.0  # spent in training, over all resumes
     skipped: int = 0  # steps whose gradient was not finite
     figures: dict[str, float] = field(default_factory=dict)  # of the last validation

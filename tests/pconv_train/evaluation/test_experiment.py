@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pconv import PConvUNet, PConvUNetConfig, filling, save_checkpoint
+from pconv import PConvUNet, PConvUNetConfig, filling, layers, save_checkpoint
 from pconv_train.cli import app
 from pconv_train.config import ConfigError
+from pconv_train.data import DataError
 from pconv_train.evaluation.experiment import choose_methods, evaluate
 from pconv_train.evaluation.figures import choose_ranks
-from pconv_train.evaluation.methods import BUILDERS, RIVALS, Machine, command_line
-from pconv_train.evaluation.pairs import COLUMNS, choose_photos, dilation_pairs, inpaint_pairs
+from pconv_train.evaluation.methods import BUILDERS, RIVALS, Machine, Method, MethodError, command_line
+from pconv_train.evaluation.pairs import COLUMNS, choose_photos, dilation_pairs, inpaint_pairs, upscale_pairs
 from pconv_train.evaluation.published import published
 from pconv_train.evaluation.run import RESULTS, read_results
+from pconv_train.evaluation.worker import Worker
 from pconv_train.holes import border_class
 from PIL import Image
 from typer.testing import CliRunner
@@ -108,6 +110,22 @@ def test_a_method_that_crashes_is_reported_and_the_others_go_on(small, command, 
     assert found["tables"]["psnr"]["figures"]["mean color"]["all"]["photos"] == 1
 
 
+def test_a_method_whose_process_is_killed_between_pictures_is_started_again():
+    picture, hole = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool)
+    with Worker(Method("mean color", "mean color", ""), MACHINE) as worker:
+        worker.restore(picture, ~hole)
+        worker._process.kill()
+        worker._process.join()
+        with pytest.raises(MethodError, match=r"its process died \(signal SIGKILL\)"):
+            worker.restore(picture, ~hole)
+        assert worker.restore(picture, ~hole).picture.shape == picture.shape
+
+
+def test_two_sets_of_one_name_are_refused(photos, tmp_path):
+    with pytest.raises(DataError, match="two folders are called photos"):
+        upscale_pairs([photos, tmp_path / "another" / "photos"], None, 0)
+
+
 def test_a_photo_that_cannot_be_read_is_left_out(small):
     broken = choose_photos(small.folders, 2, small.seed)[0]
     broken.write_bytes(b"nothing")
@@ -188,11 +206,13 @@ def test_results_depend_on_the_code_that_made_them(small, tmp_path, monkeypatch)
         return {method.name: method.identity for method in choose_methods(experiment)}
 
     before = identities()
-    other = tmp_path / "filling.py"
-    other.write_text("# another way to fill")
-    monkeypatch.setattr(filling, "__file__", str(other))
-    after = identities()
-    assert {name for name in before if before[name] != after[name]} == {"ours", "ours + texture", "membrane"}
+    other = tmp_path / "other.py"
+    other.write_text("# another way to compute")
+    for module in (filling, layers):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "__file__", str(other))
+            after = identities()
+        assert {name for name in before if before[name] != after[name]} == {"ours", "ours + texture", "membrane"}
 
 
 def test_a_refinement_network_is_part_of_what_is_judged(small, tmp_path):
@@ -213,7 +233,8 @@ def test_a_refinement_network_is_part_of_what_is_judged(small, tmp_path):
 
 
 def test_a_study_of_an_evaluation_and_its_rates(small, tmp_path):
-    evaluate(replace(small, photos=1, commands=("black=cp {image} {output}",)))
+    evaluate(replace(small, photos=1, commands=("before=cp {image} {output}",)))
+    evaluate(replace(small, photos=1, commands=("black=cp {image} {output}",)))  # the results have another name now
     page, runner = tmp_path / "study.html", CliRunner()
     options = ["study", "page", str(small.output), "-o", str(page), "--count", "3", "--ours"]
     result = runner.invoke(app, [*options, "black"])

@@ -1,14 +1,25 @@
 """One evaluation from its options to its report."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 import torch
-from pconv import describe_checkpoint, edge, filling, gradients, noise, operations, pyramid, texture
+from pconv import (
+    describe_checkpoint,
+    edge,
+    filling,
+    gradients,
+    layers,
+    network,
+    noise,
+    operations,
+    pyramid,
+    texture,
+    tiles,
+)
 
 from pconv_train.config import ConfigError
 from pconv_train.evaluation.figures import Gallery, draw_figures
@@ -88,7 +99,7 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         ConfigError: A name twice, an unknown one, a checkpoint for another task.
         CheckpointError: A checkpoint that cannot be read.
     """
-    methods, code = [], _digest(edge, filling, noise, operations)
+    methods, code = [], _digest(edge, filling, layers, network, noise, operations, tiles)
     refine = str(experiment.refine or "")
     if refine and experiment.task != "inpaint":
         raise ConfigError(f"--refine is for --task inpaint, not {experiment.task}")
@@ -172,7 +183,6 @@ def _report(
     numbers: Numbers = summarize_run(outcome, methods, judged, columns, reference, experiment.seed, experiment.task)
     numbers["not measured"] = missing
     numbers["size"] = experiment.side if experiment.task == "inpaint" else None
-    numbers["machine"] = _describe(experiment.machine)
     names = numbers["measured"]
     checkpoints = [method.name for method in methods if method.kind in OURS and method.name in names]
     gallery = Gallery(experiment.output, outcome, names, checkpoints)
@@ -184,9 +194,3 @@ def _report(
     if outcome.missing:
         said.append(f"{outcome.missing} results are still to be computed: run the same command again")
     return "\n\n".join([*said, f"Report: {path}"])
-
-
-def _describe(machine: Machine) -> str:
-    if machine.device.startswith("cuda"):
-        return torch.cuda.get_device_name(machine.device)
-    return f"CPU, {machine.threads or os.cpu_count()} threads"

@@ -4,6 +4,7 @@ Pictures are `(H, W, 3)` uint8, a hole is `(H, W)` bool, True = fill, or None: t
 This module is imported by the process of each method, so it imports what a method needs only when it is built.
 """
 
+import os
 import shlex
 import subprocess
 import tempfile
@@ -51,6 +52,15 @@ class Machine:
     device: str = "cpu"
     threads: int | None = None
     timeout: float = 600.0  # seconds for one picture
+
+    def __str__(self) -> str:
+        """Name it in a report."""
+        if self.device.startswith("cuda"):
+            import torch
+
+            return torch.cuda.get_device_name(self.device)
+        threads = self.threads or os.cpu_count()
+        return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _on_tensors(work: Callable[[Any, Any], Any], machine: Machine) -> Restore:

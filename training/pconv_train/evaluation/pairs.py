@@ -119,7 +119,14 @@ def dilation_pairs(photos: Sequence[Path], side: int, seed: int) -> list[Inpaint
 
 
 def upscale_pairs(folders: Sequence[Path], count: int | None, seed: int) -> list[UpscalePair]:
-    """List the photos of each folder, or `count` of each: a column for a folder."""
+    """List the photos of each folder, or `count` of each: a column for a folder.
+
+    Raises:
+        DataError: Two folders have one name, or one has no photos.
+    """
+    names = [folder.resolve().name for folder in folders]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"two folders are called {', '.join(twice)}, and a column is called as its folder: rename one")
     return [
         UpscalePair(photo, folder.resolve().name)
         for folder in folders

@@ -117,7 +117,8 @@ def _notes(numbers: Numbers) -> list[str]:
 
 def _problems(numbers: Numbers) -> list[str]:
     """List methods, and what is missing from the tables."""
-    lines = [f"- {name}: {found['identity']}" for name, found in numbers["methods"].items()]
+    lines = [f"- computed on: {numbers['machine']}"]
+    lines += [f"- {name}: {found['identity']}" for name, found in numbers["methods"].items()]
     lines += [f"- {name} not measured: {reason}" for name, reason in numbers["not measured"].items()]
     lines += [f"- {name} skipped: {reason}" for name, reason in numbers["skipped"].items()]
     lines += [f"- {name} left out: {reason}" for name, reason in numbers["unreadable"].items()]

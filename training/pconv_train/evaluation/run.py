@@ -9,18 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pconv.checkpoint import write_atomically
 from PIL import Image
 from tqdm import tqdm
 
+from pconv_train.data import UNREADABLE
 from pconv_train.evaluation.measure import compose, measure
 from pconv_train.evaluation.methods import Machine, Method, MethodError, Picture
 from pconv_train.evaluation.pairs import Pair, Problem
 from pconv_train.evaluation.perceptual import Perceptual
 from pconv_train.evaluation.worker import UnavailableError, Worker
 
-RESULTS = "results.jsonl"
+RESULTS = "results.jsonl"  # of all runs
+RECORDS = "records.json"  # of the last one
 PICTURES = "pictures"
-_FORMAT = 3  # raise it when figures change their meaning, or there are more
+_FORMAT = 4  # raise it when figures change their meaning, or there are more
 _GIVE_UP = 5  # failures in a row
 
 Record = dict[str, Any]  # one line of RESULTS
@@ -78,6 +81,7 @@ def run(
                     outcome.records[method.name, pair] = known[key] = record  # a hole grown by 0 px comes twice
                     file.write(json.dumps(record, ensure_ascii=False) + "\n")
                     file.flush()
+    write_atomically(folder / RECORDS, json.dumps(list(outcome.records.values()), ensure_ascii=False).encode())
     return outcome
 
 
@@ -107,7 +111,7 @@ def read_results(folder: Path) -> dict[str, Record]:
 def _load(pair: Pair, outcome: Run) -> tuple[Pair, Problem] | None:
     try:
         return pair, pair.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         outcome.unreadable[str(pair.photo)] = str(error)
         tqdm.write(f"{pair.photo} left out: {error}")
         return None
@@ -151,6 +155,7 @@ def _solve(worker: Worker, pair: Pair, problem: Problem, distances: Sequence[Per
         "photo_sha256": pair.identity[1],
         "truth": truth.name,
         "figures": measure(problem, composed, distances),
+        "machine": str(worker.machine),
         "seconds": answer.seconds,
         "megapixels": height * width / 1e6,
         "peak_mib": answer.peak_mib,

@@ -12,7 +12,7 @@ import numpy as np
 from pconv.checkpoint import write_atomically
 
 from pconv_train.config import ConfigError
-from pconv_train.evaluation.run import PICTURES, Record, read_results
+from pconv_train.evaluation.run import PICTURES, RECORDS, Record
 from pconv_train.evaluation.tables import Cell, Row, Table
 
 TRUTH = "truth"
@@ -37,7 +37,8 @@ def write_study(folder: Path, output: Path, ours: str, count: int, seed: int) ->
     Raises:
         ConfigError: There is no such evaluation or method.
     """
-    found = _by_method(read_results(folder).values())
+    path = folder / RECORDS
+    found = _by_method(json.loads(path.read_text(encoding="utf-8")) if path.exists() else [])
     if ours not in found:
         raise ConfigError(f"{folder} has no results of {ours!r}; it has {', '.join(found) or 'none at all'}")
     comparisons = [(ours, other, 0) for other in found if other != ours]

@@ -70,6 +70,7 @@ def summarize_run(
         "photos": len({record["photo_sha256"] for record in records}),
         "results": len(records),
         "tables": tables,
+        "machine": "; ".join(dict.fromkeys(record["machine"] for record in records)),
         "costs": {name: measured[name] for name in names},
         "published": published(task),
         "failures": run.failures,

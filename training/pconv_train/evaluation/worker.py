@@ -61,9 +61,7 @@ class Worker:
         """
         if self._connection is None:
             self._start()
-        assert self._connection is not None
-        self._connection.send((picture, hole))
-        answer = self._receive(self.machine.timeout + 5)
+        answer = self._receive(self.machine.timeout + 5, (picture, hole))
         if isinstance(answer, str):
             raise MethodError(answer)
         return Answer(*answer)
@@ -90,9 +88,12 @@ class Worker:
             self.close()
             raise UnavailableError(problem)
 
-    def _receive(self, timeout: float) -> Any:
+    def _receive(self, timeout: float, question: Any = None) -> Any:
+        """Wait for an answer; to a question, if there is one, which is sent first."""
         assert self._connection is not None
         try:
+            if question is not None:
+                self._connection.send(question)
             if self._connection.poll(timeout):
                 return self._connection.recv()
         except (EOFError, OSError):
