@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm
+from pconv.precision import has_bf16
 from torch import Tensor
 
 from bench.measure import Row, interleave, milliseconds, ratio
@@ -51,7 +51,7 @@ def rows(rounds: int) -> Iterator[Row]:
 
 
 def _bfloat16(folded: PConvUNet, folded_plain: PConvUNet, image: Tensor, hole: Tensor, rounds: int) -> Iterator[Row]:
-    if image.device.type == "cpu" and not _cpu_has_bfloat16():
+    if image.device.type == "cpu" and not has_bf16("cpu"):
         reason = "skipped: no CUDA device, and no AVX-512 BF16 or AMX in this CPU"
         yield Row("(a) … bfloat16, channels_last", reason, "≤ 1.08 ×")
         yield Row("(b) float32 ÷ bfloat16, channels_last", reason, "≥ 1.8 ×")
@@ -75,11 +75,3 @@ def _check_same(found: Tensor, wanted: Tensor) -> None:
     error = float((found - wanted).abs().max() / wanted.abs().max())
     if not error < 1e-4:
         raise AssertionError(f"the two formulations differ by {error:.1e} of the largest value")
-
-
-def _cpu_has_bfloat16() -> bool:
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return not words.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})

@@ -4,6 +4,8 @@
 """
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,3 +39,20 @@ def shared_data(lacking: Callable[[str, str], None]) -> Path:
     if not path.is_dir():
         lacking("shared", f"there is no shared data at {path} (PCONV_SHARED names another folder)")
     return path
+
+
+@pytest.fixture
+def make_certificate(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
+    """Make a certificate for this machine, and its key, by a name for the files."""
+    if not shutil.which("openssl"):
+        pytest.skip("not run: no openssl to make a certificate")
+
+    def make(name: str) -> tuple[Path, Path]:
+        cert, key = tmp_path / f"{name}-cert.pem", tmp_path / f"{name}-key.pem"
+        kind = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+        names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+        command = ["openssl", "req", "-x509", *kind.split(), *names, "-keyout", str(key), "-out", str(cert)]
+        subprocess.run(command, check=True, capture_output=True)
+        return cert, key
+
+    return make

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pconv.precision import has_bf16
 
 from pconv_server.errors import SetupError
 
@@ -55,15 +56,6 @@ def choose_devices(
             raise SetupError(f"--gpu {gpu}: {have}; leave it out, or use --cpu")
     names = [f"cuda:{gpu}" for gpu in gpus] or ["cpu" if cpu or not count else "cuda:0"]
     return [Device(name, _precision(name, precision)) for name in names]
-
-
-def has_bf16(name: str) -> bool:
-    """Whether a device computes with bfloat16 itself; emulated it is slower than float32."""
-    if name.startswith("cuda"):
-        return torch.cuda.get_device_capability(name)[0] >= 8
-    # AVX-512 BF16, AMX, or Arm's: oneDNN's own test also admits CPUs that only emulate.
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 def describe(name: str) -> str:

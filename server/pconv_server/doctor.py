@@ -67,8 +67,9 @@ def check_torch() -> Iterator[Check]:
     """PyTorch, its GPUs, and whether it has code for them."""
     try:
         import torch
+        from pconv.precision import has_bf16
 
-        from pconv_server.devices import describe, has_bf16
+        from pconv_server.devices import describe
     except (ImportError, OSError) as error:
         yield Check(f"PyTorch does not load: {error}", "install it again: https://pytorch.org/get-started/locally/")
         return

@@ -91,7 +91,7 @@ def fill(
 
     Args:
         door: Where the filling is done.
-        photo: Any picture; what is filled becomes opaque.
+        photo: Any picture; what is filled becomes opaque. Fully transparent pixels are no surroundings.
         hole: `(H, W)`, True = fill.
         model: Name; empty: the default.
         margin: Context around the hole, px; None: by the size of the hole.
@@ -105,7 +105,8 @@ def fill(
     jobs = plan_jobs(encode_hole(hole), width, height, margin)
     if not jobs:
         return photo
-    parts = [(job.context, _cut(photo.pixels, job.context), _cut(hole, job.context)) for job in jobs]
+    unknown = hole if photo.alpha is None else hole | (photo.alpha == 0)
+    parts = [(job.context, _cut(photo.pixels, job.context), _cut(unknown, job.context)) for job in jobs]
     pixels = photo.pixels.copy()
     for job, filled in zip(jobs, door.inpaint(photo.size, parts, model, progress, texture), strict=True):
         target, context = job.target, job.context

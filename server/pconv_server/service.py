@@ -17,6 +17,7 @@ from pconv_api.v1 import pconv_pb2_grpc
 
 from pconv_server import devices, errors, rasters
 from pconv_server.engine import Engine
+from pconv_server.fallbacks import is_out_of_memory
 from pconv_server.info import log_file, memory_bytes, version
 from pconv_server.jobs import Job, JobQueue
 from pconv_server.models import ModelEntry
@@ -87,11 +88,11 @@ class Service(pconv_pb2_grpc.PConvServicer):  # type: ignore[misc] # generated, 
             first = await self._next(requests)
             if first is None or first.WhichOneof("body") != "header":
                 raise errors.RequestError("the first message must be a header, found none")
-            upload = Upload(first.header, self.limits, with_hole=task == "inpaint")
-            if task == "upscale" and len(upload.boxes) > 1:
-                raise errors.RequestError(f"Upscale takes one box, got {len(upload.boxes)}")
-            entry = await asyncio.to_thread(self.models.find, first.header.model, task)
             with self.queue.admission():
+                upload = Upload(first.header, self.limits, with_hole=task == "inpaint")
+                if task == "upscale" and len(upload.boxes) > 1:
+                    raise errors.RequestError(f"Upscale takes one box, got {len(upload.boxes)}")
+                entry = await asyncio.to_thread(self.models.find, first.header.model, task)
                 while (message := await self._next(requests)) is not None:
                     upload.add(message)
                 upload.finish()
@@ -122,13 +123,13 @@ class Service(pconv_pb2_grpc.PConvServicer):  # type: ignore[misc] # generated, 
     async def _follow(self, job: Job) -> AsyncIterator[pb.JobReply]:
         """Submit a job and turn its events into replies, to the last."""
         self.queue.submit(job)
-        ahead = -1
+        waits = True
         while True:
-            if job.started is None and (now_ahead := self.queue.ahead(job)) != ahead:
-                ahead = now_ahead
-                yield pb.JobReply(queued=pb.Queued(ahead=ahead))
+            if waits:  # told again and again: a client may take silence for the server's end
+                waits = job.started is None
+                yield pb.JobReply(queued=pb.Queued(ahead=self.queue.ahead(job)))
             try:
-                async with asyncio.timeout(QUEUE_NEWS_SECONDS if job.started is None else None):
+                async with asyncio.timeout(QUEUE_NEWS_SECONDS if waits else None):
                     kind, value = await job.events.get()
             except TimeoutError:
                 continue
@@ -205,7 +206,10 @@ async def reporting(context: Context, operation: str) -> AsyncIterator[None]:
     except (asyncio.CancelledError, GeneratorExit):
         outcome = "CANCELLED"
         raise
-    except Exception as error:
+    except Exception as caught:
+        error = caught
+        if is_out_of_memory(caught):  # outside of the network, which has its own fallbacks
+            error = errors.LimitError(f"out of memory: close other programs, or send a smaller picture ({caught})")
         code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
         outcome, text = code.name, str(error)
         if code is grpc.StatusCode.INTERNAL:

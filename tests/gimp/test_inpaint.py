@@ -13,7 +13,7 @@ MATRIX = [
     if curve != "PERCEPTUAL" or (base == "RGB" and alpha)
 ]
 SHAPES = [
-    *(case(name, alpha=True) for name in ("islands", "corners", "borders")),
+    *(case(name, alpha=True) for name in ("islands", "islands-hidden", "corners", "borders")),
     case("icc", profile=True),
     case("icc-float", profile=True, precision="FLOAT_LINEAR", alpha=True),
     *(
@@ -109,6 +109,8 @@ def prepare(folder, cases):
         pixels = photo(*one["size"])
         if stem(one["name"]) == "bright":
             pixels[..., :3] = 6 * pixels[..., :3] - 2
+        if one["name"] == "islands-hidden":
+            pixels[pixels[..., 3] == 0, :3] = 0, 1, 0
         (folder / f"{one['name']}.in").write_bytes(pixels.tobytes())
         (folder / f"{one['name']}.sel").write_bytes(selection(stem(one["name"]), *one["canvas"]).tobytes())
 
@@ -167,6 +169,15 @@ def test_outside_nothing_changes_and_inside_all_is_filled(gimp, results, one):
         opaque = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
         filled = after[values == 255][:, -1].astype(float)
         assert (abs(filled / opaque - 1) < 1e-6).all()  # GIMP merges in float32, which has not all of u32
+
+
+def test_colours_hidden_under_transparency_do_not_show_in_the_fill(gimp, results):
+    one, other = (next(one for one in SHAPES if one["name"] == name) for name in ("islands", "islands-hidden"))
+    (before, after, values), (before_hidden, after_hidden, _) = (
+        pair(gimp.folder, results[c["name"]], c) for c in (one, other)
+    )
+    assert (before != before_hidden).any()
+    assert np.array_equal(after[values == 255], after_hidden[values == 255])
 
 
 def grown(mask, reach):

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pconv import PConvUNet, PConvUNetConfig, add_texture, composite, filling, inpaint
-from pconv.filling import wide_parts
 from pconv.operations import predict
+from pconv.wide import wide_parts
 from shapes import disc
 
 torch.set_num_threads(1)
@@ -22,7 +22,7 @@ def some_hole(*size: int) -> torch.Tensor:
 
 
 def test_known_pixels_are_kept_and_the_rest_is_the_prediction(network: PConvUNet) -> None:
-    image, hole = torch.rand(2, 3, 13, 10), some_hole(2, 1, 13, 10)
+    image, hole = torch.rand(2, 3, 23, 20), F.pad(some_hole(2, 1, 13, 10), (5, 5, 5, 5))
     result = inpaint(network, image, hole)
     known = (hole == 0).expand_as(image)
     assert torch.equal(result[known], image[known])
@@ -40,6 +40,24 @@ def test_any_size_works(network: PConvUNet, size: tuple[int, int]) -> None:
     result = inpaint(network, image, hole)
     assert result.isfinite().all()
     assert torch.equal(result[..., 0, 0], image[..., 0, 0])
+
+
+def test_a_picture_goes_on_as_its_mirror_image_where_the_hole_touches_its_border(network: PConvUNet) -> None:
+    seen = []
+
+    def spy(part: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        seen.append(part)
+        return network(part, hole)
+
+    image, hole = torch.rand(1, 3, 40, 50), torch.zeros(1, 1, 40, 50)
+    hole[..., 10:20, 45:] = 1
+    inpaint(spy, image, hole)
+    assert seen[-1].shape[-2:] == (40, 50 + filling.BORDER)
+    assert torch.equal(seen[-1][..., 50:], image[..., -filling.BORDER :].flip(-1))
+    strip, cut = torch.rand(1, 3, 20, 300), torch.zeros(1, 1, 20, 300)
+    cut[..., 100:250] = 1
+    inpaint(spy, strip, cut)  # wide: it is halved, which needs some height
+    assert [part.shape[-2] for part in seen[1:]] == [122]
 
 
 def test_a_gray_picture_stays_gray_and_one_with_a_single_coloured_pixel_is_not_made_gray(network: PConvUNet) -> None:

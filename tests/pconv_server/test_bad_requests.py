@@ -274,6 +274,16 @@ def test_a_bug_of_ours(client, engine, monkeypatch):
     monkeypatch.undo()
 
 
+def test_out_of_memory_is_no_bug(client, engine, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(engine, "inpaint", full)
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "close other programs", "9 GiB"):
+        send(client, GOOD)
+    monkeypatch.undo()
+
+
 def test_a_bug_in_the_service_itself(client, engine, monkeypatch):
     monkeypatch.setattr(engine.models, "entries", lambda: 1 / 0)
     with refused(grpc.StatusCode.INTERNAL, "bug of the server"):

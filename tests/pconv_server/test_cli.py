@@ -1,6 +1,5 @@
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -9,11 +8,12 @@ import sys
 import grpc
 import numpy as np
 import pytest
+from pconv.precision import has_bf16
 from pconv_api import Box
 from pconv_server import cli, doctor
 from pconv_server.client import Client, job_requests
 from pconv_server.connection import Connection, choose_token, read_connection, write_connection
-from pconv_server.devices import Device, has_bf16
+from pconv_server.devices import Device
 from pconv_server.engine import Engine
 from pconv_server.errors import SetupError
 from serving import CPU, TOKEN, blob, picture, running, wait_for
@@ -172,23 +172,8 @@ def test_the_doctor_knows_a_wrong_token_and_another_program(server, config_home)
         assert doctor.check_server().remedy
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="not run: no openssl to make a certificate")
-def test_tls(models, config_home, tmp_path):
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    subprocess.run([*command, *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
+def test_tls(models, config_home, make_certificate):
+    cert, key = make_certificate("server")
     with running([Engine(CPU, models)], host="0.0.0.0", tls_cert=cert, tls_key=key) as box:
         address = f"127.0.0.1:{box['port']}"
         with Client(Connection(address, TOKEN, str(cert))) as client:

@@ -99,6 +99,20 @@ def test_opaque_alpha_stays_opaque_and_clear_colours_do_not_bleed(run, tmp_path)
     assert (first.alpha[:, :68] == 0).all()
 
 
+def test_clear_colours_do_not_bleed_into_a_fill(run, tmp_path):
+    pixels, alpha = picture(), np.full((40, 56), 255, np.uint8)
+    alpha[:, :11] = 0  # beside the hole
+    for name in "ab":
+        write_photo(tmp_path / f"{name}.png", Photo(pixels, alpha))
+        fine(run("inpaint", f"{name}.png", "--hole", "mask.png", "-o", f"{name}-filled.png"))
+        pixels = pixels.copy()
+        pixels[:, :11] = 0
+    first, second = (read_photo(tmp_path / f"{name}-filled.png") for name in "ab")
+    assert np.array_equal(first.pixels[blob()], second.pixels[blob()])
+    assert np.array_equal(second.pixels[~blob()], read_photo(tmp_path / "b.png").pixels[~blob()])
+    assert np.array_equal(second.alpha, np.where(blob(), 255, alpha))
+
+
 def test_the_hole_may_be_the_transparent_part(run, tmp_path):
     alpha = np.where(blob(), 0, 255).astype(np.uint8)
     alpha[30, 30] = 128  # half there is kept

@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 from pconv_api import Box
+from pconv_server import service
 from pconv_server.client import Client, job_requests
 from pconv_server.connection import Connection
 from pconv_server.devices import Device, choose_devices
@@ -168,6 +169,21 @@ def test_clients_take_turns(server, engine):
             for call in calls:
                 kinds(call)
     assert engine.order.index(99) == 2
+
+
+def test_who_waits_is_told_again_and_when_the_turn_comes(client, engine, monkeypatch):
+    monkeypatch.setattr(service, "QUEUE_NEWS_SECONDS", 0.05)
+    first = start(client, 1)
+    wait_for(lambda: engine.busy)
+    replies = []
+    for reply in start(client, 2):
+        replies.append(reply)
+        if [reply.queued.ahead for reply in replies] == [1, 1, 1]:
+            engine.go.set()
+    ahead = [reply.queued.ahead for reply in replies if reply.WhichOneof("event") == "queued"]
+    assert ahead[:3] == [1, 1, 1]
+    assert ahead[-1] == 0
+    assert kinds(first)[-1] == replies[-1].WhichOneof("event") == "finished"
 
 
 def own_channel(address):

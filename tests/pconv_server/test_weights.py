@@ -44,6 +44,16 @@ def test_a_fill_is_nearer_the_truth_than_the_mean_colour():
     assert error(filled, target) < 0.4 * error(mean, target)
 
 
+@pytest.mark.parametrize("height", [8, 64])
+def test_a_strip_that_a_wide_hole_cuts_through_keeps_its_colour(height):
+    flat, hole = torch.full((1, 3, height, 512), 0.5), torch.zeros(1, 1, height, 512)
+    hole[..., 56:400] = 1
+    networks = [load_checkpoint(FOLDER / f"{name}.safetensors") for name in ("inpaint", "refine")]
+    filled = inpaint(networks[0], flat, hole, refine=networks[1])
+    assert (filled - flat).abs().max() < 0.25
+    assert (filled - flat).abs().mean() < 0.03
+
+
 def test_refinement_gives_a_wide_hole_detail_and_no_lattice():
     target, hole = photo(400), torch.zeros(1, 1, 400, 400)
     hole[..., 100:300, 80:280] = 1

@@ -32,11 +32,15 @@ def test_finetune_starts_from_a_checkpoint_with_the_paper_s_rate(photos, tmp_pat
     runner.invoke(app, ["export", str(tmp_path / "run"), "-o", str(tmp_path / "one.safetensors")])
     result = fit(photos, tmp_path / "two", "--init", str(tmp_path / "one.safetensors"), name="finetune")
     assert result.exit_code == 0, result.output
+    (tmp_path / "one.safetensors").unlink()  # the run has its own
     runner.invoke(app, ["export", str(tmp_path / "two"), "-o", str(tmp_path / "two.safetensors")])
     first, second = describe_checkpoint(tmp_path / "two.safetensors").provenance["stages"]
     assert first["config"]["learning_rate"] == 2e-4
     assert second["config"]["learning_rate"] == 5e-5
     assert second["config"]["freeze_encoder_norm"]
+    assert second["config"]["init"] == "one.safetensors"
+    result = runner.invoke(app, ["finetune", "--name", str(tmp_path / "two"), "--resume", "--steps", "3"])
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,16 @@ def test_mistakes_get_a_sentence(photos, tmp_path, arguments, message):
     assert result.exit_code == 2
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_files_that_are_something_else_are_named(photos, tmp_path):
+    (tmp_path / "notes.pth").write_text("no weights")
+    result = fit(photos, tmp_path / "run", "--loss", "full", "--vgg", str(tmp_path / "notes.pth"))
+    assert (result.exit_code, "notes.pth holds no weights" in result.output) == (2, True)
+    fit(photos, tmp_path / "run", "--task", "upscale")
+    runner.invoke(app, ["export", str(tmp_path / "run"), "-o", str(tmp_path / "large.safetensors")])
+    result = fit(photos, tmp_path / "more", "--task", "refine", "--coarse", str(tmp_path / "large.safetensors"))
+    assert "large.safetensors is for upscale" in result.output
 
 
 def test_a_run_is_never_overwritten(photos, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pconv import place_pixels
-from pconv.filling import wide_parts
+from pconv.wide import wide_parts
 from pconv_train.data import (
     CropDataset,
     CropSettings,

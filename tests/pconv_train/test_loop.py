@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from pconv_train.data import CropDataset
 from pconv_train.export import export
 from pconv_train.loop import DivergedError, schedule, train
 from pconv_train.losses import LossWeights
-from pconv_train.machine import share
+from pconv_train.machine import choose_precision, share
 from pconv_train.state import STATE_FILE, Ema, Progress
 from pconv_train.validation import set_training_mode
 
@@ -259,6 +260,32 @@ def test_a_full_disk_keeps_the_last_state_and_the_run_goes_on(small_config, tmp_
     assert len(calls) > 5
     assert read_state(run)["progress"]["step"] == 6
     assert "No space left on device" in capsys.readouterr().out
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_run(small_config, tmp_path, capsys):
+    if not Path("/dev/full").exists():
+        pytest.skip("not run: no /dev/full")
+    run = make_run(tmp_path / "run")
+    (run / "log.jsonl").symlink_to("/dev/full")
+    assert train(small_config, run).step == 6
+    assert capsys.readouterr().out.count("cannot write the log") == 1
+
+
+def test_the_last_step_is_saved_before_it_is_validated(small_config, tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(loop, "validate", broken)
+    run = make_run(tmp_path / "run")
+    with pytest.raises(OSError, match="the disk is gone"):
+        train(replace(small_config, validate_every=100), run)
+    assert read_state(run)["progress"]["step"] == 6
+
+
+@pytest.mark.parametrize(("has", "wanted"), [({}, torch.float32), ({"amx_bf16": True}, torch.bfloat16)])
+def test_emulated_bf16_is_not_taken(monkeypatch, has, wanted):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == wanted
 
 
 def test_a_full_disk_at_the_end_is_an_error_and_the_old_state_stays(small_config, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The plug-in's client without GIMP: pure Python, the same bytes as `pconv`, and sentences for what goes wrong."""
 
 import ast
+import gc
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from pconv_server.client import Client
 from pconv_server.connection import Connection
 from pconv_server.engine import Engine
 from pconv_server.models import ModelFolder
-from serving import CPU, TOKEN, blob, picture, running
+from serving import CPU, TOKEN, blob, picture, running, save_weights
 
 WHOLE = Box(0, 0, 56, 40)
 SCRIPT = """
@@ -179,6 +180,38 @@ def test_who_breaks_off(wire, answer):
         with pytest.raises((wire.ServerError, wire.NoServerError), match="pconv-server"):
             ask(wire, address)
         thread.join()
+
+
+def test_tls(wire, make_certificate, tmp_path):
+    cert, key = make_certificate("server")
+    other, _ = make_certificate("other")
+    models = ModelFolder(save_weights(tmp_path), default=tmp_path / "none")
+    request = wire.Request("Inpaint", wire.Picture(56, 40, 3, "u8"), parts(wire)[1])
+    with running([Engine(CPU, models)], host="0.0.0.0", tls_cert=cert, tls_key=key) as box:
+        address = f"127.0.0.1:{box['port']}"
+        assert wire.is_serving(wire.Connection(address, TOKEN, str(cert)))
+        with pytest.raises(wire.ServerError, match=r"is not the one whose certificate is known .*certificate"):
+            wire.inpaint(wire.Connection(address, TOKEN, str(other)), request, wire.Events())
+        with pytest.raises(wire.ServerError, match=r"cannot be read .*No such file"):
+            wire.inpaint(wire.Connection(address, TOKEN, "/nowhere.pem"), request, wire.Events())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the socket: GIMP ends the process
+def test_a_server_that_does_not_read_is_given_up(wire, monkeypatch):
+    monkeypatch.setattr(wire, "SILENCE_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sent = [wire.Part(Box(0, 0, 1000, 1000), bytes(3_000_000), bytes(1_000_000))]
+        with pytest.raises(wire.ServerError, match=r"has said nothing for 0\.5 s"):
+            ask(wire, f"127.0.0.1:{listener.getsockname()[1]}", size=(1000, 1000), sent=sent)
+    gc.collect()
+
+
+def test_what_is_done_is_told_when_the_turn_comes(wire, server):
+    told, known = [], wire.Connection(server["address"], TOKEN)
+    request = wire.Request("Inpaint", wire.Picture(56, 40, 3, "u8"), parts(wire)[1], doing="Filling the sky")
+    wire.inpaint(known, request, wire.Events(doing=told.append))
+    assert set(told) == {"Filling the sky"}
+    assert [wire._waiting(ahead) for ahead in (1, 2)] == ["Waiting for 1 other job", "Waiting for 2 other jobs"]
 
 
 def test_unix_socket(wire, tmp_path):

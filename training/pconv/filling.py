@@ -17,15 +17,15 @@ from torch import Tensor
 from pconv import operations
 from pconv.edge import EDGE, edge_correction, grow_hole
 from pconv.network import check_image_and_hole
+from pconv.wide import WIDE, wide_parts
 
 Network = Callable[[Tensor, Tensor], Tensor]
 _Window = tuple[slice, slice, slice, slice]  # rows and columns of a tile, and of what is seen of its surroundings
 
 TILE = 768  # px; with its surroundings 1024², for which the compact network takes 0.7 GB
 HALO = 128  # px around a tile: more than the widest hole that is filled in one go
-WIDE = 112  # px; a part of a hole that holds a square of this side is wide
-WIDE_IF_REFINED = 32  # px; the same at full size, if that part is refined (training/RECIPE.md, "Refined")
-_GRID = 8  # px, to which the search for wide parts rounds
+WIDE_IF_REFINED = 32  # px; WIDE at full size, if that part is refined (training/RECIPE.md, "Refined")
+BORDER = 8  # px of mirror image around a picture whose border the hole touches (training/RECIPE.md)
 _BLEND = 32  # px around a tile over which it fades into the next
 
 
@@ -64,6 +64,7 @@ def inpaint(
     check_image_and_hole(image, hole)
     if (hole != 0).flatten(1).all(1).any():
         raise ValueError("the hole covers the whole picture: nothing is left to go by")
+    image, hole, inner = _mirror(image, hole, edge)
     low, high = _known_range(image, hole)
     levels = list(_levels(image, hole != 0, edge, tile, WIDE_IF_REFINED if refine else WIDE))
     total = sum(len(level.windows) + (len(level.wide_windows) if refine else 0) for level in levels)
@@ -85,7 +86,27 @@ def inpaint(
         coarse = _fill_narrow(counted(network), level, filled, edge, low, high)
     progress(total, total)
     assert coarse is not None
-    return _keep_gray(coarse, image, hole != 0)
+    return _keep_gray(coarse, image, hole != 0)[(..., *inner)]
+
+
+def _mirror(image: Tensor, hole: Tensor, edge: int) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
+    """Continue a picture by its mirror image where the hole touches its border; and say where the picture is then.
+
+    Without it a network leaves dark flecks along the border. A hole that cuts a narrow picture in two is wide all the
+    same, and there has to be something to halve.
+    """
+    inner = []
+    for side in (-2, -1):
+        length, reach = image.shape[side], min(image.shape[side], max(1, edge))
+        is_cut = length < 2 * WIDE and bool((hole != 0).all(side).any())
+        margin = WIDE if is_cut else BORDER
+        before, after = (margin * int((hole.narrow(side, at, reach) != 0).any()) for at in (0, length - reach))
+        place = torch.arange(-before, length + after, device=image.device) % (2 * length)
+        place = torch.minimum(place, 2 * length - 1 - place)
+        if before or after:
+            image, hole = image.index_select(side, place), hole.index_select(side, place)
+        inner.append(slice(before, before + length))
+    return image, hole, (inner[0], inner[1])
 
 
 @dataclass(frozen=True)
@@ -208,40 +229,6 @@ def _fade(inner: slice, seen: slice, image: Tensor) -> Tensor:
     place = torch.arange(seen.start, seen.stop, device=image.device, dtype=torch.float32)
     outside = torch.maximum(inner.start - place, place - (inner.stop - 1)).clamp(min=0)
     return (1 - outside / (_BLEND + 1)).clamp(min=0)
-
-
-def wide_parts(hole: Tensor, bound: int = WIDE) -> Tensor:
-    """Find the parts of a hole that are wider than a bound: its opening by a square, on a coarse grid.
-
-    Args:
-        hole: `(N, 1, H, W)` bool.
-        bound: Side of the square, px, a multiple of 8.
-
-    Returns:
-        `(N, 1, H, W)` bool, within the hole.
-    """
-    if min(hole.shape[-2:]) < bound // 2:
-        return torch.zeros_like(hole)
-    if min(hole.shape[-2:]) < bound:  # a square at the border may reach beyond it
-        padded = hole.new_ones(*hole.shape[:2], *(max(bound, side) for side in hole.shape[-2:]))
-        padded[..., : hole.shape[-2], : hole.shape[-1]] = hole
-        return wide_parts(padded, bound)[..., : hole.shape[-2], : hole.shape[-1]] & hole
-    solid = _smallest(hole.to(torch.float32), _GRID, _GRID)
-    side = bound // _GRID - 1  # a square that falls off the grid holds one cell less
-    if not solid.any() or min(solid.shape[-2:]) < side:
-        return torch.zeros_like(hole)
-    squares = F.pad(_smallest(solid, side, 1), (side - 1,) * 4)
-    opened = F.max_pool2d(squares, side, 1)
-    if not opened.any():
-        return torch.zeros_like(hole)
-    cells = F.max_pool2d(opened, 2 * (side // 2) + 1, 1, side // 2)  # the rim of a round part belongs to it
-    large = cells.repeat_interleave(_GRID, -2).repeat_interleave(_GRID, -1)
-    large = F.pad(large, (0, hole.shape[-1] - large.shape[-1], 0, hole.shape[-2] - large.shape[-2]), mode="replicate")
-    return hole & (large > 0)
-
-
-def _smallest(values: Tensor, size: int, stride: int) -> Tensor:
-    return -F.max_pool2d(-values, size, stride)
 
 
 def _keep_gray(filled: Tensor, image: Tensor, hole: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -174,8 +175,12 @@ def _start(*, name: str, resume: bool, **options: Any) -> None:
         if resume:
             config = _resumed_config(folder, options["steps"], options["hours"])
         else:
-            config = _new_config(options)
+            given = _new_config(options)
+            config = _with_own_init(folder, given)
             _check_name(folder, config)
+            if config.init and os.environ.get("RANK", "0") == "0":
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(str(given.init), config.init)
         from pconv.checkpoint import write_atomically
 
         from pconv_train.loop import train
@@ -186,6 +191,15 @@ def _start(*, name: str, resume: bool, **options: Any) -> None:
     typer.echo(
         f"{folder}: {progress.step} steps, {progress.seconds / 3600:.2f} h. Export: pconv-train export {folder} -o FILE"
     )
+
+
+def _with_own_init(folder: Path, config: "TrainConfig") -> "TrainConfig":
+    """Let the run have a copy of --init: that file may be moved or replaced while the run lives."""
+    from pconv_train.config import OWN_INIT
+
+    if not config.init or not Path(config.init).is_file():
+        return config
+    return replace(config, init=str((folder / f"{OWN_INIT}{Path(config.init).name}").resolve()))
 
 
 def _check_name(folder: Path, config: "TrainConfig") -> None:

@@ -14,6 +14,7 @@ from pconv.network import UPSAMPLINGS, with_noise, with_upsampling
 from pconv_train.data import TASKS
 from pconv_train.losses import LossWeights
 
+OWN_INIT = "init-"  # begins the name of a run's own copy of --init
 SCHEDULES = ("cosine", "constant")
 PRESETS = {"paper": PConvUNetConfig.paper, "compact": PConvUNetConfig.compact, "light": PConvUNetConfig.light}
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pconv import place_pixels
-from pconv.filling import wide_parts
+from pconv.wide import wide_parts
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler

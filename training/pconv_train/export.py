@@ -12,7 +12,7 @@ import torch
 from pconv import PConvUNet, describe_checkpoint, load_checkpoint, save_checkpoint
 from pconv.checkpoint import write_atomically
 
-from pconv_train.config import ConfigError, TrainConfig, read_config
+from pconv_train.config import OWN_INIT, ConfigError, TrainConfig, read_config
 from pconv_train.data import DataError
 from pconv_train.layouts import find_training_photos
 from pconv_train.state import STATE_FILE
@@ -120,7 +120,7 @@ def _provenance(config: TrainConfig, progress: dict[str, Any], description: str)
     # Only the names of local files: their folders are nobody's business.
     for name in ("data", "init", "coarse", "vgg", "holes"):
         if value := stage["config"][name]:
-            stage["config"][name] = Path(value).name
+            stage["config"][name] = Path(value).name.removeprefix(OWN_INIT if name == "init" else "")
     earlier = dict(describe_checkpoint(config.init).provenance).get("stages", []) if config.init else []
     return {"stages": [*earlier, stage]}
 

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,7 @@ class RunLog:
         self._enabled = enabled
         self._bar = tqdm(total=round(total), initial=round(start), unit=unit, disable=not enabled, dynamic_ncols=True)
         self._board = None
+        self._said = False
         if enabled:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -56,6 +58,15 @@ class RunLog:
 
     def scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
         """Write figures to log.jsonl, to TensorBoard and beside the progress bar."""
+        with self._surviving():
+            self._write_scalars(step, group, values)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if group == "train":
+            self._bar.set_postfix_str(shown)
+        else:
+            self.say(f"step {step} {group}: {shown}")
+
+    def _write_scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
         if self._board is None:
             return
         line = {"step": step, "time": round(time.time(), 1), "group": group, **values}
@@ -63,11 +74,6 @@ class RunLog:
             file.write(json.dumps(line) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{group}/{name}", value, step)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        if group == "train":
-            self._bar.set_postfix_str(shown)
-        else:
-            self.say(f"step {step} {group}: {shown}")
 
     def grid(self, step: int, rows: list[list[Tensor]]) -> None:
         """Write a picture of rows of `(3, H, W)` pictures in [0, 1]: input, output, composite, target."""
@@ -75,5 +81,16 @@ class RunLog:
             return
         picture = torch.cat([torch.cat(row, dim=2) for row in rows], dim=1).clamp(0, 1).cpu()
         pixels = (picture * 255).round().to(torch.uint8)
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(self._run / "grids" / f"{step:07d}.png")
-        self._board.add_image("grid", pixels, step)
+        with self._surviving():
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(self._run / "grids" / f"{step:07d}.png")
+            self._board.add_image("grid", pixels, step)
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Say that the log cannot be written, once; the training is worth more than its log."""
+        try:
+            yield
+        except OSError as error:
+            if not self._said:
+                self._said = True
+                self.say(f"cannot write the log ({error}); the run goes on")

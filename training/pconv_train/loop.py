@@ -151,9 +151,10 @@ def train(config: TrainConfig, run: Path) -> Progress:
             if ending:
                 break
         if rank == 0:
+            save_state(run, progress, network, optimizer, ema, scaler)  # at once: who asked to stop may not wait
             if validation and bad < BAD_STEPS_LIMIT:
                 progress.figures = validate(network, ema, validation, coarse, config, device, log, progress.step)
-            save_state(run, progress, network, optimizer, ema, scaler)
+                save_state(run, progress, network, optimizer, ema, scaler)
     if world > 1:
         dist.destroy_process_group()
     if bad >= BAD_STEPS_LIMIT:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from pconv import PConvUNet, composite, fold_batch_norm, inpaint, load_checkpoint
+from pconv import PConvUNet, composite, describe_checkpoint, fold_batch_norm, inpaint, load_checkpoint
 from pconv.filling import halve, place_coarse
 from pconv.operations import make_consistent, predict, refine, refined_part
 from torch import Tensor, nn
 
-from pconv_train.config import TrainConfig
+from pconv_train.config import ConfigError, TrainConfig
 from pconv_train.data import UPSCALE_FACTOR, Sample, to_unit
 from pconv_train.log import RunLog
 from pconv_train.metrics import l1_percent, psnr, ssim
@@ -38,9 +38,12 @@ def load_coarse(config: TrainConfig, device: torch.device) -> Coarse | None:
 
     Raises:
         CheckpointError: It cannot be read.
+        ConfigError: It is not for inpainting.
     """
     if not config.coarse:
         return None
+    if (task := describe_checkpoint(config.coarse).task) != "inpaint":
+        raise ConfigError(f"--coarse takes a checkpoint for inpaint: {config.coarse} is for {task}")
     network = fold_batch_norm(load_checkpoint(config.coarse, str(device)))
     network.to(memory_format=torch.channels_last)
     return partial(inpaint, network)

@@ -72,6 +72,11 @@ def load_vgg(path: Path | None) -> VggFeatures:
             ) from error
     if not path.is_file():
         raise ConfigError(f"no VGG-16 weights at {path}. Leave out --vgg to let torchvision download them")
-    if path.suffix == ".safetensors":
-        return VggFeatures(safetensors.torch.load_file(path))
-    return VggFeatures(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        if path.suffix == ".safetensors":
+            weights = safetensors.torch.load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, for a file that is something else
+        raise ConfigError(f"{path} holds no weights that can be read ({error!r:.200})") from error
+    return VggFeatures(weights)

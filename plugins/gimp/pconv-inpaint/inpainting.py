@@ -65,10 +65,10 @@ def inpaint(image: Any, drawables: "list[Any]", settings: Settings, folder: Path
     picture = wire.Picture(*state.size, state.format.channels, state.format.sample)
     surroundings = [pixels.read_pixels(layer, job.context, state.format) for job in plan.jobs]
     parts = [
-        wire.Part(job.context, data, crop(plan.hole, picture.width, job.context))
+        wire.Part(job.context, data, unknown(layer, plan, job.context))
         for job, data in zip(plan.jobs, surroundings, strict=True)
     ]
-    request = wire.Request("Inpaint", picture, parts, settings.model, settings.options)
+    request = wire.Request("Inpaint", picture, parts, settings.model, settings.options, "Filling")
     results = wire.inpaint(connection, request, events)
     targets = [cut_target(job, result, picture) for job, result in zip(plan.jobs, results, strict=True)]
     layers.refuse_changed(image, layer, state)
@@ -137,6 +137,19 @@ def spread(part: "tuple[Box, bytes]", width: int, height: int) -> bytes:
     rows = [values[start : start + box.width] for start in range(0, len(values), box.width)]
     middle = (right + left).join(rows)
     return b"".join([bytes(box.y * width), left, middle, right, bytes((height - box.bottom) * width)])
+
+
+def unknown(layer: Any, plan: Plan, box: Box) -> bytes:
+    """What the server gets as hole of a box: what is to be filled, and where the layer is clear, its colours hidden.
+
+    Raises:
+        Refusal: Nothing visible is left.
+    """
+    hole, clear = crop(plan.hole, layer.get_width(), box), pixels.clear_pixels(layer, box)
+    both = (int.from_bytes(hole, "little") | int.from_bytes(clear, "little")).to_bytes(box.area, "little")
+    if not both.count(0):
+        raise Refusal("All around the selection is transparent: give more surroundings, or choose another layer.")
+    return both
 
 
 def cut_target(job: Job, result: bytes, picture: wire.Picture) -> "tuple[Box, bytes]":

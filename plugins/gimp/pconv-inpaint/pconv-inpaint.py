@@ -168,19 +168,15 @@ def work(procedure: Any, image: Any, drawables: "list[Any]", config: Any, is_ask
     if procedure.get_name() == INPAINT:
         import inpainting as operation
 
-        do, doing = operation.inpaint, "Filling"
+        do = operation.inpaint
     else:
         import upscaling as operation
 
-        do, doing = operation.upscale, "Upscaling"
+        do = operation.upscale
     chosen = {name: config.get_property(name) for name in operation.Settings._fields}
     # From its second start on, GIMP makes an empty text None.
     settings = operation.Settings(**{name: "" if value is None else value for name, value in chosen.items()})
-    events = wire.Events(
-        progress=Gimp.progress_update,
-        queued=lambda ahead: Gimp.progress_set_text(f"Waiting for {ahead} other jobs" if ahead else doing),
-        notice=Gimp.message,
-    )
+    events = wire.Events(Gimp.progress_update, Gimp.progress_set_text, Gimp.message)
     while True:
         try:
             Gimp.progress_init(operation.NAME)

@@ -67,9 +67,9 @@ def upscale(image: Any, drawables: "list[Any]", settings: Settings, folder: Path
     for number, layer in enumerate(todo):
         if not layer.is_valid():
             raise Refusal(layers.DELETED)
-        Gimp.progress_set_text(f"Upscaling “{layer.get_name()}” ({number + 1} of {len(todo)})")
+        doing = f"Upscaling “{layer.get_name()}” ({number + 1} of {len(todo)})"
         part = share(events, sum(areas[:number]), areas[number], sum(areas))
-        results.append(enlarge(connection, layer, settings.model, part))
+        results.append(enlarge(connection, layer, settings.model, part, doing))
     factors = {result.factor for result in results if result.raster is not None}
     if len(factors) != 1:
         raise Refusal("All pixels are transparent: there is nothing to upscale.")
@@ -128,7 +128,7 @@ def share(events: wire.Events, done: int, part: int, total: int) -> wire.Events:
     return events._replace(progress=lambda fraction: events.progress((done + fraction * part) / total))
 
 
-def enlarge(connection: Connection, layer: Any, model: str, events: wire.Events) -> Enlarged:
+def enlarge(connection: Connection, layer: Any, model: str, events: wire.Events, doing: str) -> Enlarged:
     """Let the server enlarge the colours of a layer, from GIMP's tiles into GIMP's swap."""
     before = layers.state_of(layer)
     (width, height), kind = before.size, before.format
@@ -151,7 +151,8 @@ def enlarge(connection: Connection, layer: Any, model: str, events: wire.Events)
         (pixels.read_pixels(layer, box, kind) for box in boxes()),
         (pixels.clear_pixels(layer, box) for box in boxes()) if found.clear else b"",
     )
-    request = wire.Request("Upscale", wire.Picture(width, height, kind.channels, kind.sample), [part], model)
+    picture = wire.Picture(width, height, kind.channels, kind.sample)
+    request = wire.Request("Upscale", picture, [part], model, doing=doing)
     factor = wire.upscale(connection, request, events, take)
     return Enlarged(layer, before, found, raster, factor)
 

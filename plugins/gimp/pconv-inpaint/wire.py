@@ -48,10 +48,10 @@ class Part(NamedTuple):
 
 
 class Events(NamedTuple):
-    """Who is told what while the server works."""
+    """Who is told what while the server works: the fraction done, what is done, what else the server says."""
 
     progress: Callable[[float], None] = lambda fraction: None
-    queued: Callable[[int], None] = lambda ahead: None
+    doing: Callable[[str], None] = lambda text: None
     notice: Callable[[str], None] = lambda text: None
 
 
@@ -63,6 +63,7 @@ class Request(NamedTuple):
     parts: "Sequence[Part]"
     model: str = ""  # empty: the server's default
     options: "Mapping[str, str]" = MappingProxyType({})  # named settings of the contract
+    doing: str = ""  # in words, for when it is its turn
 
 
 def inpaint(connection: Connection, request: Request, events: Events) -> list[bytes]:
@@ -153,11 +154,11 @@ def _run(connection: Connection, call: "Coroutine[Any, Any, Any]") -> Any:
             f"The server at {connection.address} has said nothing for {SILENCE_SECONDS:g} s; see: pconv-server status"
         )
         raise ServerError("DEADLINE_EXCEEDED", text) from error
+    except ssl.SSLError as error:
+        text = f"The server at {connection.address} is not the one whose certificate is known ({reason(error)})"
+        raise ServerError("UNAVAILABLE", text) from error
     except OSError as error:
-        reason = (
-            os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        )  # asyncio says it at length
-        raise NoServerError(f"No pconv server answers at {connection.address} ({reason}). {START}") from error
+        raise NoServerError(f"No pconv server answers at {connection.address} ({reason(error)}). {START}") from error
 
 
 async def _call(connection: Connection, request: Request, events: Events, take: Callable[[Any, Any], None]) -> Any:
@@ -166,16 +167,13 @@ async def _call(connection: Connection, request: Request, events: Events, take: 
     with _channel(connection) as channel:
         call = StreamStreamMethod(channel, f"{SERVICE}/{request.method}", pb.JobRequest, pb.JobReply)
         async with call.open(metadata=_credentials(connection)) as stream:
-            await stream.send_message(pb.JobRequest(header=_header(request)))
-            for message in _bands(request.parts):
-                await stream.send_message(message)
-            await stream.end()
+            await asyncio.wait_for(_send(stream, request), SILENCE_SECONDS)  # a server may hang, and not read
             async for reply in _replies(stream):
                 kind = reply.WhichOneof("event")
                 if kind == "progress":
                     events.progress(reply.progress.fraction)
                 elif kind == "queued":
-                    events.queued(reply.queued.ahead)
+                    events.doing(_waiting(reply.queued.ahead) or request.doing)
                 elif kind == "notice":
                     events.notice(reply.notice.text)
                 elif kind == "result":
@@ -183,6 +181,13 @@ async def _call(connection: Connection, request: Request, events: Events, take: 
                 elif kind == "band":
                     take(reply.band, result)
     return result
+
+
+async def _send(stream: Any, request: Request) -> None:
+    await stream.send_message(pb.JobRequest(header=_header(request)))
+    for message in _bands(request.parts):
+        await stream.send_message(message)
+    await stream.end()
 
 
 async def _info(connection: Connection) -> Any:
@@ -195,12 +200,34 @@ async def _info(connection: Connection) -> Any:
 @contextmanager
 def _channel(connection: Connection) -> Iterator[Channel]:
     config = Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)
-    trusted = ssl.create_default_context(cafile=connection.tls_ca) if connection.tls_ca else None
-    channel = Channel(**endpoint(connection), ssl=trusted, config=config)
+    channel = Channel(**endpoint(connection), ssl=_trusted(connection), config=config)
     try:
         yield channel
     finally:
         channel.close()
+
+
+def _trusted(connection: Connection) -> "ssl.SSLContext | None":
+    if not connection.tls_ca:
+        return None
+    try:
+        trusted = ssl.create_default_context(cafile=connection.tls_ca)
+    except OSError as error:
+        text = f"The server's certificate {connection.tls_ca} cannot be read ({reason(error)})"
+        raise ServerError("UNAVAILABLE", text) from error
+    trusted.set_alpn_protocols(["h2"])  # a gRPC server talks to no other
+    return trusted
+
+
+def reason(error: OSError) -> str:
+    """What went wrong, in short: asyncio says it at length, and the numbers of TLS are not the system's."""
+    if isinstance(error, ssl.SSLError):
+        return str(getattr(error, "verify_message", "") or error.reason or error)
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+
+
+def _waiting(ahead: int) -> str:
+    return f"Waiting for {ahead} other job{'s' if ahead > 1 else ''}" if ahead else ""
 
 
 def _credentials(connection: Connection) -> "dict[str, str]":

@@ -19,6 +19,7 @@ from pconv import (
     pyramid,
     texture,
     tiles,
+    wide,
 )
 
 from pconv_train.config import ConfigError
@@ -99,7 +100,7 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         ConfigError: A name twice, an unknown one, a checkpoint for another task.
         CheckpointError: A checkpoint that cannot be read.
     """
-    methods, code = [], _digest(edge, filling, layers, network, noise, operations, tiles)
+    methods, code = [], _digest(edge, filling, layers, network, noise, operations, tiles, wide)
     refine = str(experiment.refine or "")
     if refine and experiment.task != "inpaint":
         raise ConfigError(f"--refine is for --task inpaint, not {experiment.task}")
