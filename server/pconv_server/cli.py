@@ -88,11 +88,14 @@ def stop() -> None:
     import signal
     import time
 
-    from pconv_server.connection import is_listening
+    from pconv_server.connection import is_listening, runs_here
 
     client = _reach()
     address, pid = client.connection.address, _ask(client).pid
     client.close()
+    if not runs_here(address, pid):
+        why = f"is reached through a network or a container, so process {pid} here may be another program"
+        _fail(f"the server at {address} {why}; end it where it runs: kill {pid}", 1)
     try:
         os.kill(pid, signal.SIGTERM)
     except (ProcessLookupError, PermissionError) as error:

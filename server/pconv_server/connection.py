@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import socket
 from dataclasses import asdict, dataclass
@@ -97,6 +98,20 @@ def is_listening(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def runs_here(address: str, pid: int) -> bool:
+    """Whether the server at an address can be this machine's process of that number, and not some other program."""
+    host = address.rpartition(":")[0].strip("[]")
+    if not address.startswith("unix:") and not is_loopback(host):
+        return False
+    if not Path("/proc/self/cmdline").exists():
+        return True
+    try:  # at this machine's address a container or a tunnel may answer
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return re.search(rb"pconv[-_]server(/\w+\.py)?\0serve\0", command) is not None
 
 
 def default_address() -> str:

@@ -32,6 +32,9 @@ class Door(Protocol):
     def upscale(self, image: Array, hole: NDArray[np.bool_] | None, model: str, progress: Progress) -> Iterator[Array]:
         """Enlarge a picture; yields rows from the top."""
 
+    def factor(self, model: str) -> int:
+        """By how much a model enlarges."""
+
 
 class ServerDoor:
     """Through a running server."""
@@ -50,6 +53,11 @@ class ServerDoor:
         """As `Door.upscale`; raises RuntimeError with the server's sentence."""
         with explained():
             yield from self.client.upscale(image, hole, model, progress)
+
+    def factor(self, model: str) -> int:
+        """As `Door.factor`; 1 if there is no such model, which `upscale` has the sentence for."""
+        with explained():
+            return next((known.factor for known in self.client.models() if known.name == (model or "upscale")), 1)
 
 
 class ProcessDoor:
@@ -76,6 +84,10 @@ class ProcessDoor:
     def upscale(self, image: Array, hole: NDArray[np.bool_] | None, model: str, progress: Progress) -> Iterator[Array]:
         """As `Door.upscale`."""
         return self.engine.upscale(image, hole, model, progress)
+
+    def factor(self, model: str) -> int:
+        """As `Door.factor`."""
+        return self.engine.models.find(model, "upscale").factor
 
 
 def fill(

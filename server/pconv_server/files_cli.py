@@ -72,7 +72,7 @@ def upscale(
     def work(door: "Door", photo: "Photo", source: Path, progress: "Progress") -> "Photo":
         return enlarge(door, photo, model, progress)
 
-    _run(photos, output, force, work, lambda: _open_door(server, in_process, models))
+    _run(photos, output, force, work, lambda: _open_door(server, in_process, models), lambda door: door.factor(model))
 
 
 def _run(
@@ -81,6 +81,7 @@ def _run(
     force: bool,
     work: "Callable[[Door, Photo, Path, Progress], Photo]",
     open_door: "Callable[[], AbstractContextManager[Door]]",
+    factor: "Callable[[Door], int]" = lambda _: 1,
 ) -> None:
     """Do the pictures one after the other; one that fails does not stop the others."""
     from pconv_server.errors import ModelNotFoundError, RequestError, SetupError
@@ -98,7 +99,7 @@ def _run(
                 if target.exists() and not force:
                     raise PictureError(f"{target} exists; give --force to overwrite it")
                 photo = read_photo(source)
-                check_writable(target, photo)
+                check_writable(target, photo, factor(door))
                 with _bar(source.name) as progress:
                     done = work(door, photo, source, progress)
                 write_photo(target, done)
@@ -152,7 +153,7 @@ def _find_hole(hole: str, photo: "Photo", source: Path) -> "NDArray[np.bool_]":
     if hole == "alpha":
         if photo.alpha is None:
             raise PictureError("--hole alpha: the picture has no transparency")
-        found: NDArray[np.bool_] = photo.alpha < np.ceil(photo.opaque / 2)
+        found: NDArray[np.bool_] = np.less(photo.alpha, photo.half)
         return found
     numbers = hole.split(",")
     if len(numbers) == 4 and all(number.strip().lstrip("-").isdigit() for number in numbers):

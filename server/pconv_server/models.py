@@ -97,10 +97,13 @@ class ModelFolder:
             return None
 
     def _describe(self, path: Path) -> ModelEntry:
-        status = path.stat()
+        is_default = path.parent == self.default
+        try:
+            status = path.stat()
+        except OSError as error:  # a link to nothing, or deleted just now
+            return ModelEntry(path.stem, path, None, 0, f"cannot read {path}: {error.strerror}", is_default)
         key = (path, status.st_mtime_ns, status.st_size)
         if key not in self._seen:
-            is_default = path.parent == self.default
             try:
                 info, problem = describe_checkpoint(path), ""
             except CheckpointError as error:

@@ -4,6 +4,8 @@ Pillow reads and writes what has 8 bits; it cuts 16-bit colour to 8. There OpenC
 """
 
 import io
+import math
+import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from pconv_server.rasters import Array
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp")
 ORIENTATION = 0x0112
+_LONGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # px; libjpeg, WebP
 Image.MAX_IMAGE_PIXELS = 200_000_000  # beyond twice as many Pillow refuses: the server's limit, too
 # Tags of a TIFF's first directory that say how its pixels are stored; the rest describes the photograph.
 _LAYOUT_TAGS = {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 282, 283, 284, 296, 297, 317, 318}
@@ -48,6 +51,11 @@ class Photo:
         """The alpha of an opaque pixel."""
         return 1.0 if self.pixels.dtype.kind == "f" else float(np.iinfo(self.pixels.dtype).max)  # type: ignore[type-var] # not float
 
+    @property
+    def half(self) -> float:
+        """From here on a sample is white, or opaque: 128 of 255, 0.5 of 1."""
+        return self.opaque / 2 if self.pixels.dtype.kind == "f" else math.ceil(self.opaque / 2)
+
 
 def read_photo(path: Path) -> Photo:
     """Read a picture file.
@@ -69,11 +77,18 @@ def read_photo(path: Path) -> Photo:
     alpha = None
     if samples.shape[2] in (2, 4):
         samples, alpha = samples[..., :-1], np.ascontiguousarray(samples[..., -1])
+    if dpi and not all(0 < value < math.inf for value in dpi):  # 0/0 is how some say "unknown"
+        dpi = None
     return Photo(np.ascontiguousarray(samples), alpha, icc, _describing(exif), dpi)
 
 
-def check_writable(path: Path, photo: Photo) -> None:
+def check_writable(path: Path, photo: Photo, factor: int = 1) -> None:
     """Refuse a format that would lose something, before anything is computed.
+
+    Args:
+        path: Where the picture is to go.
+        photo: As it is now.
+        factor: By which it will be enlarged.
 
     Raises:
         PictureError: With a format that would not.
@@ -87,24 +102,22 @@ def check_writable(path: Path, photo: Photo) -> None:
         raise PictureError(f"{path.name}: {ending} holds 8 bits, the picture has 16; choose .png or .tif")
     if photo.alpha is not None and ending in (".jpg", ".jpeg", ".bmp"):
         raise PictureError(f"{path.name}: {ending} holds no transparency, the picture has some; choose .png or .tif")
+    width, height = (side * factor for side in photo.size)
+    if max(width, height) > (most := _LONGEST_SIDE.get(ending, math.inf)):
+        found = f"it would have {width} × {height} px"
+        raise PictureError(f"{path.name}: {ending} holds up to {most} px a side, {found}; choose .png or .tif")
+    corner = None if photo.alpha is None else photo.alpha[:1, :1]
+    _encode(path, scaled(photo, photo.pixels[:1, :1], corner, factor))  # does it hold profile, EXIF, resolution?
 
 
 def write_photo(path: Path, photo: Photo) -> None:
     """Write a picture file in the format of its ending, at once or not at all.
 
     Raises:
-        PictureError: The format would lose something, or the disk refuses.
+        PictureError: The format would lose something, cannot hold the picture, or the disk refuses.
     """
     check_writable(path, photo)
-    samples = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
-    ending = path.suffix.lower()
-    exif = photo.exif.tobytes() if photo.exif else b""
-    if ending in (".tif", ".tiff"):
-        data = encode_tiff(samples, photo.icc, photo.exif, photo.dpi)
-    elif photo.pixels.dtype == np.uint16:
-        data = encode_png(samples, photo.icc, exif.removeprefix(b"Exif\0\0"), photo.dpi)
-    else:
-        data = _encode_plain(samples, ending, photo, exif)
+    data = _encode(path, photo)
     try:
         replace_file(path, data)
     except OSError as error:
@@ -128,7 +141,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     if photo.size != size:
         found, wanted = (f"{width} × {height} px" for width, height in (photo.size, size))
         raise PictureError(f"the mask {path} is {found}, the picture {wanted} (upright): expected the same size")
-    hole: NDArray[np.bool_] = photo.pixels.mean(axis=2) >= np.ceil(photo.opaque / 2)
+    hole: NDArray[np.bool_] = photo.pixels.mean(axis=2) >= photo.half
     return hole
 
 
@@ -148,6 +161,8 @@ def _read_tiff(path: Path, data: bytes) -> tuple[Array, Image.Exif, bytes | None
         raise PictureError(f"{path} is gray with transparency and {depth} bits: save it as RGB")
     if depth > 8:
         samples = _decode_deep(path, data)
+        if exif.get(262) == 0:  # white is zero, which OpenCV leaves so; what is written has black at zero
+            samples = np.subtract(1, samples) if samples.dtype.kind == "f" else np.invert(samples)
     else:
         with Image.open(io.BytesIO(data)) as image:
             samples = _decode_plain(path, image)
@@ -185,7 +200,8 @@ def _decode_deep(path: Path, data: bytes) -> Array:
 
 
 def _decode_plain(path: Path, image: Image.Image) -> Array:
-    if (frames := getattr(image, "n_frames", 1)) > 1:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a camera's JPEG: the photograph is the first, then come previews
         raise PictureError(f"{path} has {frames} pages or frames: save the one you mean by itself")
     if image.mode == "P" or (image.mode in ("1", "L", "RGB") and "transparency" in image.info):
         gray = image.mode in ("1", "L")
@@ -216,6 +232,20 @@ def _describing(exif: Image.Exif) -> Image.Exif | None:
     for tag in [tag for tag in exif if tag in _LAYOUT_TAGS or tag == ORIENTATION]:
         del exif[tag]
     return exif if len(exif) else None
+
+
+def _encode(path: Path, photo: Photo) -> bytes:
+    samples = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
+    ending = path.suffix.lower()
+    try:
+        exif = photo.exif.tobytes() if photo.exif else b""
+        if ending in (".tif", ".tiff"):
+            return encode_tiff(samples, photo.icc, photo.exif, photo.dpi)
+        if photo.pixels.dtype == np.uint16:
+            return encode_png(samples, photo.icc, exif.removeprefix(b"Exif\0\0"), photo.dpi)
+        return _encode_plain(samples, ending, photo, exif)
+    except (OSError, ValueError, OverflowError, struct.error) as error:
+        raise PictureError(f"cannot write {path}: {error}; another format may hold it") from error
 
 
 def _encode_plain(samples: Array, ending: str, photo: Photo, exif: bytes) -> bytes:

@@ -4,12 +4,14 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from pconv.precision import has_bf16
 from pconv_api import Box
+from pconv_api.v1 import pconv_pb2 as pb
 from pconv_server import cli, doctor
 from pconv_server.client import Client, job_requests
 from pconv_server.connection import Connection, choose_token, read_connection, write_connection
@@ -79,6 +81,19 @@ def test_serve_status_and_stop(serve, config_home):
     assert read_connection().token == known.token  # a copy beside the plug-in stays good
 
 
+@pytest.mark.parametrize("address", ["gpu.example:50451", "127.0.0.1:50451", "[::1]:50451", "unix:/run/pconv"])
+def test_stop_ends_no_other_program(monkeypatch, address):
+    if not address.startswith("gpu") and not Path("/proc/self/cmdline").exists():
+        pytest.skip("without /proc the number of a process is believed")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a signal was sent"))
+    monkeypatch.setattr(cli, "_reach", lambda: Client(Connection(address, TOKEN)))
+    monkeypatch.setattr(cli, "_ask", lambda client: pb.GetServerInfoReply(pid=os.getpid()))  # ours, and no server
+    result = run("stop")
+    assert result.exit_code == 1
+    assert f"the server at {address} is reached through a network or a container" in result.output
+    assert f"end it where it runs: kill {os.getpid()}" in result.output
+
+
 def test_sigterm_gives_a_running_job_a_status(serve):
     process, _ = serve("--port", "0")
     with Client(read_connection()) as client:
@@ -137,6 +152,18 @@ def test_models_are_listed(weights, config_home):
     assert result.exit_code == 0
     for word in ("inpaint  inpaint  custom", "sha256 ", '{"factor": 2}', "MB"):
         assert word in result.output
+
+
+def test_a_model_that_links_to_nothing_is_a_problem_of_its_own(weights, config_home):
+    shutil.copytree(weights, config_home / "models")
+    (config_home / "models" / "gone.safetensors").symlink_to(config_home / "nowhere")
+    listed = run("models")
+    assert listed.exit_code == 0, listed.output
+    assert "gone  problem: cannot read" in listed.output
+    assert "twice  upscale" in listed.output
+    checked = run("doctor")
+    assert checked.exit_code == 1
+    assert "model gone: cannot read" in checked.output
 
 
 def test_the_doctor_finds_what_is_wrong(config_home, weights):

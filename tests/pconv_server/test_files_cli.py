@@ -125,6 +125,31 @@ def test_the_hole_may_be_the_transparent_part(run, tmp_path):
     assert "has no transparency" in run("inpaint", "photo.png", "--hole", "alpha", "-o", "no.png").output
 
 
+def test_half_of_a_float_alpha_is_one_half(run, tmp_path):
+    alpha = np.ones((40, 56), np.float32)
+    alpha[10, 10:13] = 0.49, 0.5, 0.999
+    photo = Photo(picture(dtype=np.float32), alpha)
+    write_photo(tmp_path / "clear.tif", photo)
+    fine(run("inpaint", "clear.tif", "--hole", "alpha", "-o", "out.tif"))
+    changed = (read_photo_pixels("out.tif") != photo.pixels).any(axis=2)
+    assert np.argwhere(changed).tolist() == [[10, 10]]
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_what_the_enlarged_picture_would_not_fit_is_refused_first(run, server, monkeypatch, local):
+    write_connection(Connection(server["address"], TOKEN))
+    Image.fromarray(picture(1, 4096)).save("wide.png")
+    fine(run("upscale", "wide.png", "--model", "twice", "-o", "twice.webp", local=local))
+
+    def compute(*_):
+        raise RuntimeError("computed")
+
+    monkeypatch.setattr(engine.Engine, "upscale", compute)
+    result = run("upscale", "wide.png", "-o", "out.webp", local=local)
+    assert result.exit_code == 1
+    assert ".webp holds up to 16383 px a side, it would have 16384 × 4 px; choose .png or .tif" in result.output
+
+
 def test_the_hole_may_be_a_rectangle(run):
     fine(run("inpaint", "photo.png", "--hole", "50,30,100,5", "-o", "out.png"))
     changed = (read_photo_pixels("out.png") != picture()).any(axis=2)
@@ -183,11 +208,13 @@ def test_a_failing_file_does_not_stop_a_folder(run, tmp_path):
     for name in ("a.png", "c.png"):
         Image.fromarray(picture()).save(folder / name)
     (folder / "b.png").write_bytes(b"not a picture")
+    Image.fromarray(picture()).save(folder / "b2.png", dpi=(5e7, 5e7))  # PNG does not hold four times as much
     (folder / "notes.txt").write_text("ignored")
     result = run("upscale", "in", "-o", "out")
     assert result.exit_code == 1
-    assert "2 of 3 pictures done" in result.output
+    assert "2 of 4 pictures done" in result.output
     assert "b.png: cannot read" in result.output
+    assert "b2.png: cannot write" in result.output
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
 

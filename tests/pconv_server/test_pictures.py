@@ -1,9 +1,12 @@
 import io
+import struct
 
 import numpy as np
 import pytest
+from pconv_server.deep_files import encode_tiff
 from pconv_server.pictures import ORIENTATION, Photo, PictureError, read_mask, read_photo, write_photo
 from PIL import Image, ImageCms, ImageOps
+from PIL.TiffImagePlugin import IFDRational
 from serving import picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -16,6 +19,12 @@ def exif(orientation=None):
     found.get_ifd(0x8825)[1] = "N"  # GPS
     if orientation:
         found[ORIENTATION] = orientation
+    return found
+
+
+def long_exif():
+    found = Image.Exif()
+    found[0x010E] = "x" * 70_000
     return found
 
 
@@ -101,6 +110,11 @@ def test_palettes_and_bilevel_become_rgb_and_gray(tmp_path):
         ("a.jpg", Photo(picture(), picture(channels=1)[..., 0]), "holds no transparency"),
         ("a.png", Photo(picture(dtype=np.float32)), "only TIFF holds floating-point"),
         ("a.xyz", Photo(picture()), "unknown ending '.xyz'"),
+        ("a.jpg", Photo(picture(1, 65_501)), "holds up to 65500 px a side, it would have 65501 × 1 px"),
+        ("a.webp", Photo(picture(16_384, 1)), "holds up to 16383 px a side"),
+        ("a.jpg", Photo(picture(), exif=long_exif()), "EXIF data is too long; another format may hold it"),
+        ("a.png", Photo(picture(), dpi=(1e9, 1e9)), "cannot write"),
+        ("a.png", Photo(picture(dtype=np.uint16), dpi=(1e9, 1e9)), "cannot write"),
     ],
 )
 def test_a_format_that_would_lose_something_is_refused(tmp_path, name, photo, sentence):
@@ -135,3 +149,46 @@ def test_a_mask_is_filled_where_it_is_at_least_half_white(tmp_path):
     assert read_mask(tmp_path / "m.png", (4, 1)).tolist() == [[False, False, True, True]]
     with pytest.raises(PictureError, match=r"is 4 × 1 px, the picture 1 × 4 px"):
         read_mask(tmp_path / "m.png", (1, 4))
+
+
+def test_half_of_a_float_mask_is_one_half(tmp_path):
+    mask = np.array([[0, 0.4, 0.5, 0.99, 1]], np.float32)[..., None]
+    write_photo(tmp_path / "m.tif", Photo(mask))
+    assert read_mask(tmp_path / "m.tif", (5, 1)).tolist() == [[False, False, True, True, True]]
+
+
+def test_a_resolution_that_is_no_number_is_none(tmp_path):
+    nothing = IFDRational(0, 0)
+    Image.fromarray(picture()).save(tmp_path / "a.tif", tiffinfo={282: nothing, 283: nothing, 296: 2})
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.dpi is None
+    for ending in (".png", ".tif", ".jpg"):
+        write_photo(tmp_path / f"again{ending}", photo)
+
+
+def test_the_photograph_of_a_camera_s_jpeg_is_its_first_picture(tmp_path):
+    first, preview = picture(), picture(20, 28)
+    for name, kind in (("a.jpg", "MPO"), ("pages.tif", "TIFF")):
+        others = [Image.fromarray(preview)]
+        Image.fromarray(first).save(tmp_path / name, kind, save_all=True, append_images=others)
+    photo = read_photo(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.format == "MPO"
+        assert np.array_equal(photo.pixels, np.asarray(image))
+    with pytest.raises(PictureError, match="has 2 pages or frames"):
+        read_photo(tmp_path / "pages.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_gray_whose_white_is_zero_is_turned(tmp_path, dtype):
+    full = 1 if dtype is np.float32 else np.iinfo(dtype).max
+    stored = np.array([[0, full / 4, full]]).astype(dtype)[..., None]
+    black_is_zero, white_is_zero = (struct.pack("<HHII", 262, 3, 1, value) for value in (1, 0))
+    data = encode_tiff(stored)
+    assert black_is_zero in data
+    (tmp_path / "a.tif").write_bytes(data.replace(black_is_zero, white_is_zero))
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.pixels.dtype == dtype
+    assert np.array_equal(photo.pixels, full - stored)
+    write_photo(tmp_path / "again.tif", photo)
+    assert np.array_equal(read_photo(tmp_path / "again.tif").pixels, photo.pixels)
