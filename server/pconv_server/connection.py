@@ -103,7 +103,7 @@ def is_listening(address: str) -> bool:
 def runs_here(address: str, pid: int) -> bool:
     """Whether the server at an address can be this machine's process of that number, and not some other program."""
     host = address.rpartition(":")[0].strip("[]")
-    if not address.startswith("unix:") and not is_loopback(host):
+    if not address.startswith("unix:") and not _is_own(host):
         return False
     if not Path("/proc/self/cmdline").exists():
         return True
@@ -112,6 +112,17 @@ def runs_here(address: str, pid: int) -> bool:
     except OSError:
         return False
     return re.search(rb"pconv[-_]server(/\w+\.py)?\0serve\0", command) is not None
+
+
+def _is_own(host: str) -> bool:
+    """Whether a host is this machine, of whose addresses alone a socket can be bound."""
+    try:
+        for family, kind, protocol, _, place in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as own:
+                own.bind(place)
+    except OSError:
+        return False
+    return True
 
 
 def default_address() -> str:

@@ -1,6 +1,8 @@
 import json
 import os
+import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pconv_api import Box
 from pconv_api.v1 import pconv_pb2 as pb
 from pconv_server import cli, doctor
 from pconv_server.client import Client, job_requests
-from pconv_server.connection import Connection, choose_token, read_connection, write_connection
+from pconv_server.connection import Connection, choose_token, read_connection, runs_here, write_connection
 from pconv_server.devices import Device
 from pconv_server.engine import Engine
 from pconv_server.errors import SetupError
@@ -92,6 +94,12 @@ def test_stop_ends_no_other_program(monkeypatch, address):
     assert result.exit_code == 1
     assert f"the server at {address} is reached through a network or a container" in result.output
     assert f"end it where it runs: kill {os.getpid()}" in result.output
+
+
+@pytest.mark.parametrize(("host", "own"), [("127.0.0.1", True), (socket.gethostname(), True), ("192.0.2.1", False)])
+def test_a_server_for_other_machines_is_stopped_on_its_own(monkeypatch, host, own):
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # no /proc
+    assert runs_here(f"{host}:50451", os.getpid()) == own
 
 
 def test_sigterm_gives_a_running_job_a_status(serve):
