@@ -43,7 +43,10 @@ def read_connection(path: Path | None = None) -> Connection | None:
     path = path or connection_file()
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return Connection(str(fields["address"]), str(fields["token"]), str(fields.get("tls_ca", "")))
+        address = str(fields["address"])
+        if not address.startswith("unix:") and not address.rpartition(":")[2].isdigit():
+            raise ValueError(f"{address!r} is no address: expected HOST:PORT or unix:PATH")
+        return Connection(address, str(fields["token"]), str(fields.get("tls_ca", "")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pconv import PConvUNet, add_texture, filling, fold_batch_norm, inpaint, load_checkpoint, tiles
+from pconv import CheckpointError, PConvUNet, add_texture, filling, fold_batch_norm, inpaint, load_checkpoint, tiles
 from pconv.pyramid import SEARCH_AREA, SEARCH_BYTES
+from pconv.wide import WIDE
 from pconv_api import Box, Texture
 from torch import Tensor
 
@@ -114,8 +115,8 @@ class Engine:
             return inpaint(network, pixels, mask, tile=plan.tile, progress=now.window, refine=refine)
 
         plan = self._plan(entry, filling.TILE, 2 * filling.HALO, 1)
-        # A larger tile would be the same: one window.
-        plan.tile = min(plan.tile, max(plan.smallest, max(image.shape[:2]) - 2 * filling.HALO))
+        # A larger tile would be the same: one window, of the picture and its mirror image.
+        plan.tile = min(plan.tile, max(plan.smallest, max(image.shape[:2]) + 2 * WIDE - 2 * filling.HALO))
         filled = self._compute(entry, plan, attempt)
         if texture == Texture.PHOTO:
             filled = self._add_texture(filled, hole, lambda fraction: rising(share + (1 - share) * fraction))
@@ -242,7 +243,10 @@ class Engine:
         assert entry.info is not None  # find() gives no other
         key, sha256 = (str(entry.path), device), entry.info.sha256
         if key not in self._networks or self._networks[key][0] != sha256:
-            network = fold_batch_norm(load_checkpoint(entry.path))
+            try:
+                network = fold_batch_norm(load_checkpoint(entry.path))
+            except CheckpointError as error:  # its header was fine
+                raise RequestError(f"the model {entry.name!r} cannot be used: {error}") from error
             network.to(device.name, device.dtype)
             network.to(memory_format=torch.channels_last)
             for stage in (*network.encoder, *network.decoder):

@@ -80,7 +80,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or in main memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)  # torch's allocator of the CPU
+    # torch's allocators of the CPU, CUDA itself, cuBLAS and cuDNN: when another program fills the GPU, say.
+    words = ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def window_side(config: PConvUNetConfig, memory: int, dtype: torch.dtype) -> int:

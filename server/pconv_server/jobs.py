@@ -212,8 +212,11 @@ class JobQueue:
             job = self._take()
             if job is None:
                 if engine.device.is_cuda and engine.loaded:
-                    engine.release()
-                    log.info("released", extra={"device": engine.device.name})
+                    try:
+                        engine.release()
+                        log.info("released", extra={"device": engine.device.name})
+                    except Exception:  # of a GPU that failed; without its worker all later jobs would wait for ever
+                        log.exception("not released", extra={"device": engine.device.name})
                 continue
             try:
                 job.run(engine)

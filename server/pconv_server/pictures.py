@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pconv_server.deep_files import encode_png, encode_tiff
 from pconv_server.files import replace_file
@@ -71,7 +71,9 @@ def read_photo(path: Path) -> Photo:
             samples, exif, icc, dpi = _read_other(path, data)
     except FileNotFoundError as error:
         raise PictureError(f"there is no picture at {path}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except PictureError:
+        raise
+    except Exception as error:  # of a damaged file decoders raise anything
         raise PictureError(f"cannot read {path}: {error}") from error
     samples = _upright(samples, int(exif.get(ORIENTATION, 1)))
     alpha = None
@@ -160,6 +162,7 @@ def _read_tiff(path: Path, data: bytes) -> tuple[Array, Image.Exif, bytes | None
     if depth > 8 and channels == 2:
         raise PictureError(f"{path} is gray with transparency and {depth} bits: save it as RGB")
     if depth > 8:
+        _refuse_layout(path, exif, channels)
         samples = _decode_deep(path, data)
         if exif.get(262) == 0:  # white is zero, which OpenCV leaves so; what is written has black at zero
             samples = np.subtract(1, samples) if samples.dtype.kind == "f" else np.invert(samples)
@@ -171,6 +174,17 @@ def _read_tiff(path: Path, data: bytes) -> tuple[Array, Image.Exif, bytes | None
     if density and exif.get(296, 2) == 3:  # per centimetre
         density = density[0] * 2.54, density[1] * 2.54
     return samples, exif, exif.get(34675), density
+
+
+def _refuse_layout(path: Path, exif: Image.Exif, channels: int) -> None:
+    """Refuse what OpenCV reads wrongly, without a word, in a TIFF of more than 8 bits."""
+    extra = exif.get(338, 0)
+    if exif.get(262, 2) not in (0, 1, 2):
+        raise PictureError(f"{path} is neither RGB nor gray, and deep: save it as RGB")
+    if channels > 1 and exif.get(284, 1) != 1:
+        raise PictureError(f"{path} has its colours in planes: save it with interleaved channels")
+    if 1 in (extra if isinstance(extra, tuple) else (extra,)):
+        raise PictureError(f"{path} has colours multiplied by alpha: save it with unassociated alpha")
 
 
 def _read_other(path: Path, data: bytes) -> tuple[Array, Image.Exif, bytes | None, tuple[float, float] | None]:

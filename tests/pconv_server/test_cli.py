@@ -218,6 +218,29 @@ def test_tls(models, config_home, make_certificate):
             assert not plain.is_serving()
 
 
+def test_a_gpu_that_cannot_be_released_does_not_end_its_worker(models, config_home):
+    class PretendedGpu(Device):
+        is_cuda = True
+
+    def failing():
+        tries.append(1)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    engine, tries = Engine(PretendedGpu("cpu", "fp32"), models, memory=1 << 29), []
+    engine.release = failing
+    with running([engine], release_minutes=0.2 / 60) as box, Client(Connection(box["address"], TOKEN)) as client:
+        client.inpaint((56, 40), [(WHOLE, picture(), blob())])
+        wait_for(lambda: tries)
+        client.inpaint((56, 40), [(WHOLE, picture(), blob())])
+
+
+def test_an_address_that_is_none_is_said(config_home):
+    config_home.mkdir(parents=True, exist_ok=True)
+    (config_home / "connection.json").write_text('{"address": "localhost", "token": "x"}')
+    for command in ("status", "doctor"):
+        assert "expected HOST:PORT or unix:PATH" in run(command).output
+
+
 def test_a_gpus_memory_is_given_back_when_idle(models, config_home):
     class PretendedGpu(Device):
         is_cuda = True

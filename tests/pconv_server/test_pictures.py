@@ -3,6 +3,7 @@ import struct
 
 import numpy as np
 import pytest
+from pconv_server import pictures
 from pconv_server.deep_files import encode_tiff
 from pconv_server.pictures import ORIENTATION, Photo, PictureError, read_mask, read_photo, write_photo
 from PIL import Image, ImageCms, ImageOps
@@ -177,6 +178,27 @@ def test_the_photograph_of_a_camera_s_jpeg_is_its_first_picture(tmp_path):
         assert np.array_equal(photo.pixels, np.asarray(image))
     with pytest.raises(PictureError, match="has 2 pages or frames"):
         read_photo(tmp_path / "pages.tif")
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "sentence"),
+    [(262, 8, "save it as RGB"), (284, 2, "interleaved"), (338, 1, "unassociated alpha")],
+)
+def test_deep_tiff_that_would_be_read_wrongly_is_refused(tmp_path, tag, value, sentence):
+    write_photo(tmp_path / "a.tif", Photo(picture(dtype=np.uint16), picture(channels=1, dtype=np.uint16)[..., 0]))
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    place = data.index(struct.pack("<HHI", 338 if tag == 284 else tag, 3, 1))  # 284 need not be written
+    data[place : place + 10] = struct.pack("<HHIH", tag, 3, 1, value)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(PictureError, match=sentence):
+        read_photo(tmp_path / "a.tif")
+
+
+def test_whatever_a_decoder_raises_is_a_sentence(tmp_path, monkeypatch):
+    write_photo(tmp_path / "a.tif", Photo(picture(dtype=np.uint16)))
+    monkeypatch.setattr(pictures, "_decode_deep", lambda *_: struct.unpack("I", b""))
+    with pytest.raises(PictureError, match=r"cannot read .*a\.tif"):
+        read_photo(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

@@ -234,3 +234,22 @@ def test_bf16_networks_run_and_keep_known_pixels(models, engine):
     filled = Engine(Device("cpu", "bf16"), models).inpaint(image, hole, texture=Texture.NETWORK)
     assert np.abs(filled - engine.inpaint(image, hole, texture=Texture.NETWORK)).max() < 0.1
     assert filled[~hole].tobytes() == image[~hole].tobytes()
+
+
+def test_weights_whose_body_is_damaged_are_named(weights, tmp_path):
+    data = bytearray((weights / "inpaint.safetensors").read_bytes())
+    data[-3] ^= 1
+    (tmp_path / "bent.safetensors").write_bytes(data)
+    engine = Engine(CPU, ModelFolder(tmp_path, default=tmp_path / "none"))
+    with pytest.raises(RequestError, match=r"the model 'bent' cannot be used: .*damaged"):
+        engine.inpaint(picture(), blob(), "bent")
+
+
+def test_a_hole_along_the_border_takes_no_more_windows_than_one_inside(models, monkeypatch):
+    windows, image, hole = [], picture(340, 340), np.zeros((340, 340), bool)
+    engine = Engine(CPU, models)
+    hole[:12] = hole[-12:] = hole[:, :12] = hole[:, -12:] = True
+    network = engine._network(models.find("", "inpaint"), CPU)
+    network.register_forward_pre_hook(lambda _, arguments: windows.append(arguments))
+    engine.inpaint(image, hole, texture=Texture.NETWORK)
+    assert len(windows) == 1
