@@ -28,18 +28,12 @@ from pconv_server.fallbacks import (
     window_side,
 )
 from pconv_server.models import ModelEntry, ModelFolder
+from pconv_server.progress import Progress, Stages, no_progress, rising_only
 from pconv_server.rasters import Array, check_finite, to_samples, to_tensor
-
-Progress = Callable[[float], None]
-"""Called with the finished fraction, 0…1, several times a second; what it raises ends the work."""
 
 T = TypeVar("T")
 _SMALLEST_TILE = 64  # px, when memory is short
 log = logging.getLogger(__name__)
-
-
-def _no_progress(_: float) -> None:
-    pass
 
 
 class Engine:
@@ -69,7 +63,7 @@ class Engine:
         image: Array,
         hole: NDArray[np.bool_],
         model: str = "",
-        progress: Progress = _no_progress,
+        progress: Progress = no_progress,
         box: Box | None = None,
         texture: Texture = Texture.PHOTO,
     ) -> Array:
@@ -105,7 +99,7 @@ class Engine:
             )
         refinement = self.models.refinement()
         share = 1.0 if texture == Texture.NETWORK else 0.5  # of the network in the time: half, roughly
-        rising = _rising(progress)
+        rising = rising_only(progress)
 
         def attempt(network: CarefulNetwork, plan: Plan) -> Tensor:
             now = Stages(network.network, lambda fraction: rising(share * fraction))
@@ -129,7 +123,7 @@ class Engine:
         image: Array,
         hole: NDArray[np.bool_] | None = None,
         model: str = "",
-        progress: Progress = _no_progress,
+        progress: Progress = no_progress,
     ) -> Iterator[Array]:
         """Enlarge a picture by the factor of the model.
 
@@ -255,37 +249,8 @@ class Engine:
         return self._networks[key][1]
 
 
-class Stages:
-    """Turns windows and the stages of a network into one fraction."""
-
-    def __init__(self, network: PConvUNet, progress: Progress) -> None:
-        self._stages, self._progress = len(network.encoder) + len(network.decoder), progress
-        self._done, self._windows, self._total = 0, 0, 1
-
-    def window(self, done: int, total: int) -> None:
-        """Take what `pconv.inpaint` tells."""
-        self._done, self._windows, self._total = 0, done, max(1, total)
-
-    def stage_done(self) -> None:
-        """Take the start of a stage."""
-        self._progress((self._windows + min(1.0, self._done / self._stages)) / self._total)
-        self._done += 1
-
-
 def _nothing() -> None:
     pass
-
-
-def _rising(progress: Progress) -> Progress:
-    """Keep a fraction from falling when work begins again in other tiles."""
-    most = 0.0
-
-    def told(fraction: float) -> None:
-        nonlocal most
-        most = max(most, fraction)
-        progress(most)
-
-    return told
 
 
 def _input(image: Array, device: Device) -> Tensor:

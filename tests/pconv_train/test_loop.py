@@ -460,6 +460,18 @@ def test_export_is_the_ema(small_config, tmp_path):
     assert "| decoder | nearest upsampling |" in card
 
 
+def test_a_run_of_a_version_that_did_not_count_pictures_goes_on(small_config, tmp_path):
+    run = make_run(tmp_path / "run")
+    train(small_config, run)
+    (run / "config.json").write_text(small_config.to_json())
+    before = read_state(run)
+    del before["progress"]["pictures"]
+    torch.save(before, run / STATE_FILE)
+    export(run, tmp_path / "out.safetensors")
+    assert "| pictures seen | 12 |" in (tmp_path / "out.md").read_text()
+    assert train(replace(small_config, steps=8), run).pictures == 16
+
+
 def test_export_takes_the_mean_with_another_checkpoint(small_config, tmp_path):
     run, other, out = make_run(tmp_path / "run"), tmp_path / "other.safetensors", tmp_path / "out.safetensors"
     train(small_config, run)

@@ -110,7 +110,7 @@ def _provenance(config: TrainConfig, progress: dict[str, Any], description: str)
         "config": json.loads(config.to_json()),
         "steps": progress["step"],
         "skipped": progress["skipped"],
-        "pictures": progress["pictures"],
+        "pictures": progress.get("pictures", progress["step"] * config.batch),  # of a version that did not count
         "hours": round(progress["seconds"] / 3600, 3),
         "validation": progress["figures"],
         "data": _describe_data(config, description),

@@ -79,6 +79,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
     ema = Ema(network, config.ema)
     resumed = (run / STATE_FILE).exists()
     progress = load_state(run, network, optimizer, ema, scaler) if resumed else Progress()
+    progress.pictures = progress.pictures or progress.step * config.batch * world  # of a version that did not count
     if not resumed and rank == 0:
         save_state(run, progress, network, optimizer, ema, scaler)
     sampler = StreamSampler(progress.step, (config.steps or 2**40) - progress.step, config.batch, rank, world)

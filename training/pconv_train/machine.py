@@ -48,7 +48,7 @@ def share(value: float, device: torch.device, world: int) -> float:
     """Return the first process's value in all processes, so that what they derive from it is the same."""
     if world == 1:
         return value
-    shared = torch.tensor(value, device=device)
+    shared = torch.tensor(value, dtype=torch.float64, device=device)
     dist.broadcast(shared, 0)
     return float(shared)
 
