@@ -182,6 +182,7 @@ def test_who_breaks_off(wire, answer):
         thread.join()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a refused handshake's socket, as below
 def test_tls(wire, make_certificate, tmp_path):
     cert, key = make_certificate("server")
     other, _ = make_certificate("other")
@@ -194,6 +195,7 @@ def test_tls(wire, make_certificate, tmp_path):
             wire.inpaint(wire.Connection(address, TOKEN, str(other)), request, wire.Events())
         with pytest.raises(wire.ServerError, match=r"cannot be read .*No such file"):
             wire.inpaint(wire.Connection(address, TOKEN, "/nowhere.pem"), request, wire.Events())
+    gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the socket: GIMP ends the process
