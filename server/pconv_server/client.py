@@ -165,11 +165,15 @@ def job_requests(
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a status into a `SetupError` or `RuntimeError` with the server's own sentence."""
+    """Turn a status into a `RuntimeError` with the server's own sentence; if it has gone, with one that says so."""
     try:
         yield
     except grpc.RpcError as error:
-        raise RuntimeError(str(error.details())) from error
+        text = str(error.details())
+        own = any(key == "pconv-request-id" for key, _ in error.trailing_metadata() or ())
+        if error.code() == grpc.StatusCode.UNAVAILABLE and not own:
+            text = f"the server broke off ({text}); see: pconv-server status"
+        raise RuntimeError(text) from error
 
 
 def _channel(connection: Connection) -> grpc.Channel:

@@ -11,6 +11,8 @@ from pconv_server.rasters import Array
 
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 _PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # colour type by channels
+_LONGEST_CHUNK = 2**30  # bytes; PNG allows up to 2³¹ − 1
+_LONGEST_STRIP = 2**32 - 2**20  # bytes; beyond, offsets of TIFF 6.0 would not do, which leaves room for all else
 
 
 def encode_png(
@@ -43,13 +45,15 @@ def encode_png(
         parts.append(_chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)))
     if exif:
         parts.append(_chunk(b"eXIf", exif))
-    return b"".join([*parts, _chunk(b"IDAT", zlib.compress(filtered.tobytes(), 4)), _chunk(b"IEND", b"")])
+    packed = memoryview(zlib.compress(filtered.tobytes(), 4))
+    parts += [_chunk(b"IDAT", packed[at : at + _LONGEST_CHUNK]) for at in range(0, len(packed), _LONGEST_CHUNK)]
+    return b"".join([*parts, _chunk(b"IEND", b"")])
 
 
 def encode_tiff(
     samples: Array, icc: bytes | None = None, exif: Image.Exif | None = None, dpi: tuple[float, float] | None = None
 ) -> bytes:
-    """Encode a TIFF 6.0 of one deflated strip.
+    """Encode a TIFF 6.0, or BigTIFF beyond 4 GiB (http://bigtiff.org), of one deflated strip.
 
     Args:
         samples: `(H, W, 1…4)`, uint8, uint16 or float32; 2 and 4 channels end with alpha.
@@ -63,7 +67,9 @@ def encode_tiff(
     height, width, channels = samples.shape
     little = samples.astype(samples.dtype.newbyteorder("<"), copy=False)
     strip = zlib.compress(little.tobytes(), 4)
-    directory = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    is_big = len(strip) > _LONGEST_STRIP
+    header = b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0" if is_big else b"II*\0\x08\0\0\0"
+    directory = ImageFileDirectory_v2(header)
     if exif is not None:
         for tag, value in exif.items():
             directory[tag] = value
@@ -86,13 +92,15 @@ def encode_tiff(
         layout[338] = 2  # alpha that colours were not multiplied by
     if dpi:
         layout |= {282: dpi[0], 283: dpi[1], 296: 2}
+    if is_big:
+        directory.tagtype[279] = 16  # 8 bytes
     for tag, value in layout.items():
         directory[tag] = value
     if icc:
         directory.tagtype[34675] = 7  # bytes
         directory[34675] = icc
-    return b"II*\0\x08\0\0\0" + directory.tobytes(8) + strip
+    return b"".join([header, directory.tobytes(len(header)), strip])
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def _chunk(kind: bytes, data: bytes | memoryview) -> bytes:
+    return b"".join([struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))])

@@ -37,5 +37,9 @@ class CancelledJobError(Exception):
     """Nobody waits for the job any more; raised between tiles to free the worker."""
 
 
+class PictureError(ValueError):
+    """A picture file cannot be read or written; the message says why and what to do."""
+
+
 class SetupError(RuntimeError):
     """The server cannot start, or be reached, as asked for; the message has the remedy."""

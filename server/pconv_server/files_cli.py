@@ -84,8 +84,8 @@ def _run(
     factor: "Callable[[Door], int]" = lambda _: 1,
 ) -> None:
     """Do the pictures one after the other; one that fails does not stop the others."""
-    from pconv_server.errors import ModelNotFoundError, RequestError, SetupError
-    from pconv_server.pictures import PictureError, check_writable, read_photo, write_photo
+    from pconv_server.errors import ModelNotFoundError, PictureError, RequestError, SetupError
+    from pconv_server.pictures import check_writable, read_photo, write_photo
 
     expected = (PictureError, RequestError, ModelNotFoundError, SetupError, RuntimeError, MemoryError)
     failed: list[str] = []
@@ -147,7 +147,8 @@ def _find_hole(hole: str, photo: "Photo", source: Path) -> "NDArray[np.bool_]":
     """The hole of a picture, from what --hole says."""
     import numpy as np
 
-    from pconv_server.pictures import PictureError, read_mask
+    from pconv_server.errors import PictureError
+    from pconv_server.pictures import read_mask
 
     width, height = photo.size
     if hole == "alpha":

@@ -1,7 +1,4 @@
-"""Picture files ↔ arrays, with all that belongs to a photograph: alpha, ICC profile, EXIF, orientation, resolution.
-
-Pillow reads and writes what has 8 bits; it cuts 16-bit colour to 8. There OpenCV reads, and `deep_files` writes.
-"""
+"""Picture files ↔ arrays, with all that belongs to a photograph: alpha, ICC profile, EXIF, orientation, resolution."""
 
 import io
 import math
@@ -13,22 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pconv_server.decoding import ORIENTATION, decode
 from pconv_server.deep_files import encode_png, encode_tiff
+from pconv_server.errors import PictureError
 from pconv_server.files import replace_file
 from pconv_server.rasters import Array
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp")
-ORIENTATION = 0x0112
 _LONGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # px; libjpeg, WebP
-Image.MAX_IMAGE_PIXELS = 200_000_000  # beyond twice as many Pillow refuses: the server's limit, too
 # Tags of a TIFF's first directory that say how its pixels are stored; the rest describes the photograph.
 _LAYOUT_TAGS = {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 282, 283, 284, 296, 297, 317, 318}
 _LAYOUT_TAGS |= {319, 320, 321, 322, 323, 324, 325, 330, 338, 339, 340, 341, 347, 512, 513, 514, 529, 530, 531, 532}
 _LAYOUT_TAGS |= {700, 33723, 34377, 34675}  # XMP, IPTC, Photoshop blocks, and the ICC profile, which is kept apart
-
-
-class PictureError(ValueError):
-    """A picture file cannot be read or written; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +58,7 @@ def read_photo(path: Path) -> Photo:
     """
     try:
         data = path.read_bytes()
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            samples, exif, icc, dpi = _read_tiff(path, data)
-        else:
-            samples, exif, icc, dpi = _read_other(path, data)
+        samples, exif, icc, dpi = decode(path, data)
     except FileNotFoundError as error:
         raise PictureError(f"there is no picture at {path}") from error
     except PictureError:
@@ -151,82 +141,6 @@ def scaled(photo: Photo, pixels: Array, alpha: Array | None, factor: int) -> Pho
     """The photo with enlarged pixels, at the same size in print."""
     dpi = None if photo.dpi is None else (photo.dpi[0] * factor, photo.dpi[1] * factor)
     return replace(photo, pixels=pixels, alpha=alpha, dpi=dpi)
-
-
-def _read_tiff(path: Path, data: bytes) -> tuple[Array, Image.Exif, bytes | None, tuple[float, float] | None]:
-    """Read a TIFF. Its directory is read as EXIF is, because Pillow refuses files of float colours."""
-    exif = Image.Exif()
-    exif.load(data)
-    bits, channels = exif.get(258, 1), exif.get(277, 1)
-    depth = max(bits) if isinstance(bits, tuple) else bits
-    if depth > 8 and channels == 2:
-        raise PictureError(f"{path} is gray with transparency and {depth} bits: save it as RGB")
-    if depth > 8:
-        _refuse_layout(path, exif, channels)
-        samples = _decode_deep(path, data)
-        if exif.get(262) == 0:  # white is zero, which OpenCV leaves so; what is written has black at zero
-            samples = np.subtract(1, samples) if samples.dtype.kind == "f" else np.invert(samples)
-    else:
-        with Image.open(io.BytesIO(data)) as image:
-            samples = _decode_plain(path, image)
-        exif[ORIENTATION] = 1  # Pillow has turned it, as it does with TIFF alone
-    density = (float(exif[282]), float(exif[283])) if {282, 283} <= set(exif) else None
-    if density and exif.get(296, 2) == 3:  # per centimetre
-        density = density[0] * 2.54, density[1] * 2.54
-    return samples, exif, exif.get(34675), density
-
-
-def _refuse_layout(path: Path, exif: Image.Exif, channels: int) -> None:
-    """Refuse what OpenCV reads wrongly, without a word, in a TIFF of more than 8 bits."""
-    extra = exif.get(338, 0)
-    if exif.get(262, 2) not in (0, 1, 2):
-        raise PictureError(f"{path} is neither RGB nor gray, and deep: save it as RGB")
-    if channels > 1 and exif.get(284, 1) != 1:
-        raise PictureError(f"{path} has its colours in planes: save it with interleaved channels")
-    if 1 in (extra if isinstance(extra, tuple) else (extra,)):
-        raise PictureError(f"{path} has colours multiplied by alpha: save it with unassociated alpha")
-
-
-def _read_other(path: Path, data: bytes) -> tuple[Array, Image.Exif, bytes | None, tuple[float, float] | None]:
-    with Image.open(io.BytesIO(data)) as image:
-        depth, colour = (data[24], data[25]) if image.format == "PNG" else (8, None)
-        if depth == 16:
-            samples = _decode_deep(path, data)
-            if colour == 4:  # gray with alpha: OpenCV makes colour of it
-                samples = samples[..., [0, 3]]
-        else:
-            samples = _decode_plain(path, image)
-        return samples, image.getexif(), image.info.get("icc_profile"), image.info.get("dpi")
-
-
-def _decode_deep(path: Path, data: bytes) -> Array:
-    import cv2
-
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if samples is None:
-        raise PictureError(f"cannot read {path}: damaged, or an unknown kind of samples")
-    if samples.dtype not in (np.uint8, np.uint16, np.float32):
-        raise PictureError(f"{path} has {samples.dtype} samples: save it with 8 or 16 bits, or 32-bit float")
-    samples = samples.reshape(*samples.shape[:2], -1)
-    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(samples.shape[2])  # OpenCV has blue first
-    found: Array = samples if order is None else samples[..., order]
-    return found
-
-
-def _decode_plain(path: Path, image: Image.Image) -> Array:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # a camera's JPEG: the photograph is the first, then come previews
-        raise PictureError(f"{path} has {frames} pages or frames: save the one you mean by itself")
-    if image.mode == "P" or (image.mode in ("1", "L", "RGB") and "transparency" in image.info):
-        gray = image.mode in ("1", "L")
-        wanted = ("LA" if gray else "RGBA") if image.has_transparency_data else "RGB"
-        image = image.convert(wanted)
-    elif image.mode == "1":
-        image = image.convert("L")
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise PictureError(f"{path} has the colours {image.mode}: expected gray or RGB; convert it first")
-    samples = np.asarray(image)
-    return samples.reshape(*samples.shape[:2], -1)
 
 
 def _upright(samples: Array, orientation: int) -> Array:

@@ -158,8 +158,9 @@ def test_any_flipped_bit_is_noticed(path: Path) -> None:
     data = path.read_bytes()
     for i in range(len(data)):
         path.write_bytes(data[:i] + bytes([data[i] ^ 1 << i % 8]) + data[i + 1 :])
-        with pytest.raises(CheckpointError):
-            load_checkpoint(path)
+        for function in (load_checkpoint, describe_checkpoint):
+            with pytest.raises(CheckpointError):
+                function(path)
 
 
 def forge(path: Path, network: PConvUNet, **changes: object) -> None:

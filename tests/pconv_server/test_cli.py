@@ -15,7 +15,7 @@ from pconv.precision import has_bf16
 from pconv_api import Box
 from pconv_api.v1 import pconv_pb2 as pb
 from pconv_server import cli, doctor
-from pconv_server.client import Client, job_requests
+from pconv_server.client import Client, explained, job_requests
 from pconv_server.connection import Connection, choose_token, read_connection, runs_here, write_connection
 from pconv_server.devices import Device
 from pconv_server.engine import Engine
@@ -172,6 +172,16 @@ def test_a_model_that_links_to_nothing_is_a_problem_of_its_own(weights, config_h
     checked = run("doctor")
     assert checked.exit_code == 1
     assert "model gone: cannot read" in checked.output
+
+
+def test_a_server_that_dies_is_told_of(serve, config_home):
+    process, _ = serve("--port", "0")
+    with Client(read_connection()) as client:
+        assert client.info().version
+        process.kill()
+        process.wait()
+        with pytest.raises(RuntimeError, match=r"the server broke off \(.+\); see: pconv-server status"), explained():
+            client.info()
 
 
 def test_the_doctor_finds_what_is_wrong(config_home, weights):

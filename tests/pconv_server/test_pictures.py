@@ -3,11 +3,13 @@ import struct
 
 import numpy as np
 import pytest
-from pconv_server import pictures
+from pconv_server import decoding, deep_files
+from pconv_server.decoding import ORIENTATION
 from pconv_server.deep_files import encode_tiff
-from pconv_server.pictures import ORIENTATION, Photo, PictureError, read_mask, read_photo, write_photo
+from pconv_server.errors import PictureError
+from pconv_server.pictures import Photo, read_mask, read_photo, write_photo
 from PIL import Image, ImageCms, ImageOps
-from PIL.TiffImagePlugin import IFDRational
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from serving import picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -180,6 +182,49 @@ def test_the_photograph_of_a_camera_s_jpeg_is_its_first_picture(tmp_path):
         read_photo(tmp_path / "pages.tif")
 
 
+def with_second_directory(data, kind):
+    """A TIFF with one more directory, whose NewSubfileType is `kind`."""
+    second = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    second[254] = kind
+    end = 10 + 12 * struct.unpack_from("<H", data, 8)[0]
+    data += b"\0" * (len(data) % 2)
+    return data[:end] + struct.pack("<I", len(data)) + data[end + 4 :] + second.tobytes(len(data))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_second_page_is_refused_and_a_thumbnail_is_not(tmp_path, dtype):
+    pixels, path = picture(dtype=dtype), tmp_path / "a.tif"
+    path.write_bytes(with_second_directory(encode_tiff(pixels), 1))
+    assert np.array_equal(read_photo(path).pixels, pixels)
+    path.write_bytes(with_second_directory(encode_tiff(pixels), 0))
+    with pytest.raises(PictureError, match="has 2 pages or frames"):
+        read_photo(path)
+
+
+def test_a_format_that_might_be_cut_to_eight_bits_is_refused(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.ppm")
+    with pytest.raises(PictureError, match="is PPM: save it as PNG or TIFF"):
+        read_photo(tmp_path / "a.ppm")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_is_too_large_for_one_chunk_or_a_plain_tiff_is_written_in_full(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(deep_files, "_LONGEST_CHUNK", 1000)
+    monkeypatch.setattr(deep_files, "_LONGEST_STRIP", 1000)
+    photo = Photo(picture(dtype=dtype), None, ICC, exif(), (300, 300))
+    write_photo(tmp_path / "a.tif", photo)
+    assert (tmp_path / "a.tif").read_bytes()[:4] == b"II+\0"
+    (tmp_path / "a.png").write_bytes(deep_files.encode_png(photo.pixels.astype(np.uint16)))
+    assert (tmp_path / "a.png").read_bytes().count(b"IDAT") > 5
+    assert np.array_equal(read_photo(tmp_path / "a.png").pixels, photo.pixels)
+    back = read_photo(tmp_path / "a.tif")
+    assert back.pixels.dtype == dtype
+    assert np.array_equal(back.pixels, photo.pixels)
+    assert back.icc == ICC
+    assert back.exif.get_ifd(0x8769)[0x8827] == 400
+    assert back.dpi == (300, 300)
+
+
 @pytest.mark.parametrize(
     ("tag", "value", "sentence"),
     [(262, 8, "save it as RGB"), (284, 2, "interleaved"), (338, 1, "unassociated alpha")],
@@ -196,7 +241,7 @@ def test_deep_tiff_that_would_be_read_wrongly_is_refused(tmp_path, tag, value, s
 
 def test_whatever_a_decoder_raises_is_a_sentence(tmp_path, monkeypatch):
     write_photo(tmp_path / "a.tif", Photo(picture(dtype=np.uint16)))
-    monkeypatch.setattr(pictures, "_decode_deep", lambda *_: struct.unpack("I", b""))
+    monkeypatch.setattr(decoding, "_decode_deep", lambda *_: struct.unpack("I", b""))
     with pytest.raises(PictureError, match=r"cannot read .*a\.tif"):
         read_photo(tmp_path / "a.tif")
 

@@ -99,12 +99,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     """
     path = Path(path)
     data = read(path)
-    header, body = split(path, data)
-    info = _info(path, header, data)
-    if header["__metadata__"].get("sha256") != digest(header, body):
-        raise CheckpointError(
-            f"{path} is damaged (its sha256 is not the one it was saved with); fetch or export it again"
-        )
+    info = _info(path, data)
     try:
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:
@@ -116,11 +111,10 @@ def describe_checkpoint(path: str | os.PathLike[str]) -> CheckpointInfo:
     """Read config, task and provenance of a checkpoint, but not its weights.
 
     Raises:
-        CheckpointError: The file is missing, truncated or not a pconv checkpoint.
+        CheckpointError: The file is missing, damaged or not a pconv checkpoint.
     """
     path = Path(path)
-    data = read(path)
-    return _info(path, split(path, data)[0], data)
+    return _info(path, read(path))
 
 
 def import_naoto0804(path: str | os.PathLike[str]) -> PConvUNet:
@@ -183,7 +177,8 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return cast
 
 
-def _info(path: Path, header: Mapping[str, Any], data: bytes) -> CheckpointInfo:
+def _info(path: Path, data: bytes) -> CheckpointInfo:
+    header, body = split(path, data)
     metadata = header["__metadata__"]
     if metadata.get("format") != "pconv":
         raise CheckpointError(f"{path} is not a pconv checkpoint: its metadata says {metadata.get('format')!r}")
@@ -199,6 +194,10 @@ def _info(path: Path, header: Mapping[str, Any], data: bytes) -> CheckpointInfo:
         parameters = sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} has an unreadable config ({error}); export it again") from error
+    if metadata.get("sha256") != digest(header, body):
+        raise CheckpointError(
+            f"{path} is damaged (its sha256 is not the one it was saved with); fetch or export it again"
+        )
     return CheckpointInfo(config, task, provenance, parameters, hashlib.sha256(data).hexdigest())
 
 
