@@ -5,6 +5,8 @@ predicts pixels that are known. There its error is known too, and the harmonic f
 (the membrane of Pérez et al. 2003, "Poisson Image Editing", https://doi.org/10.1145/882262.882269) is added to it.
 """
 
+from types import EllipsisType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,18 +56,20 @@ def edge_correction(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     """
     inside = hole != 0
     correction = torch.zeros_like(output, dtype=torch.float32)
-    box = (..., _around(inside, -2), _around(inside, -1))  # the hole's surroundings are all that counts
+    box = box_of(inside, 16)  # the hole's surroundings are all that counts
     error = (image[box] - output[box]).to(torch.float32).masked_fill_(inside[box], 0)
     correction[box] = torch.where(inside[box], _continue(error, inside[box]), 0)
     return correction
 
 
-def _around(inside: Tensor, axis: int, margin: int = 16) -> slice:
-    """Rows or columns of the hole, and a few more."""
-    places = inside.movedim(axis, 0).flatten(1).any(1).nonzero()
-    if not places.numel():
-        return slice(0, 0)
-    return slice(max(0, int(places[0]) - margin), int(places[-1]) + 1 + margin)
+def box_of(hole: Tensor, margin: int) -> tuple[EllipsisType, slice, slice]:
+    """Return the rows and columns of a hole `(N, 1, H, W)`, bool, and up to `margin` px more on each side."""
+    spans = []
+    for axis in (-2, -1):
+        places = hole.movedim(axis, 0).flatten(1).any(1).nonzero()
+        empty = not places.numel()
+        spans.append(slice(0) if empty else slice(max(0, int(places[0]) - margin), int(places[-1]) + 1 + margin))
+    return (..., spans[0], spans[1])
 
 
 def _continue(values: Tensor, hole: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from pconv import operations
 from pconv.edge import EDGE, edge_correction, grow_hole
 from pconv.network import check_image_and_hole
+from pconv.sharpen import sharpen
 from pconv.wide import WIDE, wide_parts
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +49,7 @@ def inpaint(
         network: An inpainting network in eval mode, or what wraps one.
         image: `(N, 3, H, W)`, sRGB in [0, 1] as a rule; its values under the hole never matter.
         hole: `(N, 1, H, W)`, 0 = keep, anything else = fill.
-        edge: As for `predict`.
+        edge: As for `predict`; 0: not sharpened (`pconv.sharpen`) either.
         tile: Side of what is computed at once in a large picture, its surroundings not counted, px.
         progress: Called with the windows done and in all, before each and at the end; what it raises ends the work.
         refine: A refinement network in eval mode, which adds detail to what comes from a reduced picture; None: that is
@@ -86,7 +87,9 @@ def inpaint(
         coarse = _fill_narrow(counted(network), level, filled, edge, low, high)
     progress(total, total)
     assert coarse is not None
-    return _keep_gray(coarse, image, hole != 0)[(..., *inner)]
+    inside = hole != 0
+    filled = torch.where(inside, sharpen(coarse, inside).clamp_(low, high), image) if edge else coarse
+    return _keep_gray(filled, image, inside)[(..., *inner)]
 
 
 def _mirror(image: Tensor, hole: Tensor, edge: int) -> tuple[Tensor, Tensor, tuple[slice, slice]]:

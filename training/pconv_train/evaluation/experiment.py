@@ -17,6 +17,7 @@ from pconv import (
     noise,
     operations,
     pyramid,
+    sharpen,
     texture,
     tiles,
     wide,
@@ -100,7 +101,7 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         ConfigError: A name twice, an unknown one, a checkpoint for another task.
         CheckpointError: A checkpoint that cannot be read.
     """
-    methods, code = [], _digest(edge, filling, layers, network, noise, operations, tiles, wide)
+    methods, code = [], _digest(edge, filling, layers, network, noise, operations, pyramid, sharpen, tiles, wide)
     refine = str(experiment.refine or "")
     if refine and experiment.task != "inpaint":
         raise ConfigError(f"--refine is for --task inpaint, not {experiment.task}")
@@ -109,7 +110,7 @@ def choose_methods(experiment: Experiment) -> list[Method]:
         identity = f"checkpoint sha256 {_sha256(path, experiment.task)}{refined}, code {code}"
         methods.append(Method(name, CHECKPOINT, path, refine, identity))
         if experiment.task == "inpaint":
-            identity = f"{identity}, texture {_digest(texture, pyramid, gradients)}"
+            identity = f"{identity}, texture {_digest(texture, gradients)}"
             methods.append(Method(f"{name} + texture", TEXTURED, path, refine, identity))
     for name, command in map(_split, experiment.commands):
         methods.append(Method(name, "command", command, identity=f"command {command}"))
