@@ -356,6 +356,27 @@ def test_a_signal_to_all_processes_ends_the_step_saves_and_exits_0(small_config,
     assert 1 <= read_state(run)["progress"]["step"] < 100_000
 
 
+def test_time_for_which_a_run_is_stopped_is_no_training_time(small_config, tmp_path):
+    run = tmp_path / "run"
+    arguments = command(replace(small_config, steps=100_000), run, save_minutes=60)
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            if (run / "log.jsonl").exists():
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(15)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert 0 < read_state(run)["progress"]["seconds"] < 12
+
+
 def test_two_processes_compute_the_gradient_of_the_joint_batch(small_config, tmp_path):
     """With batch norm out of the way, one SGD-like first step of Adam from the same weights is the same."""
     network = PConvUNet(replace(small_config.network_config(), batch_norm=False))

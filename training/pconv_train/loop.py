@@ -16,7 +16,15 @@ from pconv_train.data import CropDataset, CropSettings, StreamSampler, find_phot
 from pconv_train.layouts import find_training_photos
 from pconv_train.log import RunLog
 from pconv_train.losses import total_loss
-from pconv_train.machine import agree, choose_precision, ignore_stop_signals, join_processes, share, stop_signals
+from pconv_train.machine import (
+    agree,
+    choose_precision,
+    ignore_stop_signals,
+    join_processes,
+    share,
+    stop_signals,
+    stopwatch,
+)
 from pconv_train.state import STATE_FILE, Ema, Progress, load_state, save_state
 from pconv_train.validation import (
     load_coarse,
@@ -93,10 +101,11 @@ def train(config: TrainConfig, run: Path) -> Progress:
         worker_init_fn=ignore_stop_signals,
     )
 
-    bad, clock, saved = 0, time.monotonic(), time.monotonic()
+    bad, saved = 0, time.monotonic()
     averages = _Averages()
     total, unit = (config.steps, "step") if config.steps else (3600 * (config.hours or 0), "s")
-    with RunLog(run, total, _done(config, progress), unit, rank == 0) as log, stop_signals() as stop_asked:
+    log = RunLog(run, total, _done(config, progress), unit, rank == 0)
+    with log, stop_signals() as stop_asked, stopwatch() as watch:
         log.say(f"{run}: {len(photos)} photos, {len(held)} held out, {world} × {device}, {precision}")
         for batch in loader:
             # Step.
@@ -127,9 +136,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 progress.skipped += 1
             scaler.update()
             bad = 0 if finite else bad + 1
-            now = time.monotonic()
             # The others' clocks run on while the first validates, and the learning rate depends on the time.
-            progress.seconds, clock = share(progress.seconds + now - clock, device, world), now
+            progress.seconds = share(progress.seconds + watch.lap(), device, world)
             log.advance(_done(config, progress))
 
             # Log.
@@ -139,7 +147,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 log.scalars(progress.step, "train", {**averages.take(progress.seconds), **rate})
             if rank == 0 and validation and progress.step % config.validate_every == 0:
                 progress.figures = validate(network, ema, validation, coarse, config, device, log, progress.step)
-                clock = time.monotonic()  # validation is not training time
+                watch.lap()  # validation is not training time
 
             # Save.
             ending = agree(_is_over(config, progress) or stop_asked() or bad >= BAD_STEPS_LIMIT, device, world)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import torch
@@ -84,3 +85,29 @@ def stop_signals() -> Iterator[StopFlag]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+class Stopwatch:
+    """Measures from one reading to the next."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def lap(self) -> float:
+        """Return the seconds since the last reading."""
+        before, self._since = self._since, time.monotonic()
+        return self._since - before
+
+
+@contextlib.contextmanager
+def stopwatch() -> Iterator[Stopwatch]:
+    """Measure, but not while the process is stopped (SIGSTOP, Ctrl-Z): a pause is no training time."""
+    watch = Stopwatch()
+    if not hasattr(signal, "SIGCONT"):  # Windows
+        yield watch
+        return
+    before = signal.signal(signal.SIGCONT, lambda *_: watch.lap())
+    try:
+        yield watch
+    finally:
+        signal.signal(signal.SIGCONT, before)
