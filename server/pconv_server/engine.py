@@ -239,7 +239,7 @@ class Engine:
         if key not in self._networks or self._networks[key][0] != sha256:
             try:
                 network = fold_batch_norm(load_checkpoint(entry.path))
-            except CheckpointError as error:  # its header was fine
+            except CheckpointError as error:  # undamaged, but its tensors are of another network
                 raise RequestError(f"the model {entry.name!r} cannot be used: {error}") from error
             network.to(device.name, device.dtype)
             network.to(memory_format=torch.channels_last)

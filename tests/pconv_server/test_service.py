@@ -4,7 +4,7 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from pconv import PConvUNet, PConvUNetConfig, save_checkpoint
+from pconv import CheckpointError, PConvUNet, PConvUNetConfig, save_checkpoint
 from pconv_api import Box, Texture
 from pconv_server.devices import Device
 from pconv_server.engine import Engine
@@ -243,6 +243,15 @@ def test_weights_whose_body_is_damaged_are_named(weights, tmp_path):
     engine = Engine(CPU, ModelFolder(tmp_path, default=tmp_path / "none"))
     with pytest.raises(RequestError, match=r"the model 'bent' cannot be used: .*damaged"):
         engine.inpaint(picture(), blob(), "bent")
+
+
+def test_weights_that_do_not_fit_their_config_are_named(models, monkeypatch):
+    def load(path):
+        raise CheckpointError(f"{path} does not fit its config")
+
+    monkeypatch.setattr("pconv_server.engine.load_checkpoint", load)
+    with pytest.raises(RequestError, match=r"the model 'inpaint' cannot be used: .*does not fit its config"):
+        Engine(CPU, models).inpaint(picture(), blob())
 
 
 def test_a_hole_along_the_border_takes_no_more_windows_than_one_inside(models, monkeypatch):
