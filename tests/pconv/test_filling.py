@@ -205,9 +205,14 @@ def test_large_pictures_go_window_by_window_and_only_where_the_hole_is(monkeypat
         seen.append(tuple(image.shape[-2:]))
         return image.mean((2, 3), keepdim=True).expand_as(image).contiguous()
 
+    def sharpen(filled: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        told.append("sharpened")
+        return filled.clone()
+
+    monkeypatch.setattr(filling, "sharpen", sharpen)
     inpaint(network, image, hole, tile=40, progress=lambda done, total: told.append((done, total)))
     assert seen == [(72, 56), (72, 72), (72, 72)]
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert told == [(0, 3), (1, 3), (2, 3), "sharpened", (3, 3)]
 
 
 def test_windows_that_agree_give_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

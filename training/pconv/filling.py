@@ -85,10 +85,10 @@ def inpaint(
             large = _enlarge(counted(refine) if refine else None, level, coarse, edge)
             filled = torch.where(level.wide, large.clamp_(low, high), filled)
         coarse = _fill_narrow(counted(network), level, filled, edge, low, high)
-    progress(total, total)
     assert coarse is not None
     inside = hole != 0
     filled = torch.where(inside, sharpen(coarse, inside).clamp_(low, high), image) if edge else coarse
+    progress(total, total)
     return _keep_gray(filled, image, inside)[(..., *inner)]
 
 
