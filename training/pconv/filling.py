@@ -87,7 +87,7 @@ def inpaint(
         coarse = _fill_narrow(counted(network), level, filled, edge, low, high)
     assert coarse is not None
     inside = hole != 0
-    filled = torch.where(inside, sharpen(coarse, inside).clamp_(low, high), image) if edge else coarse
+    filled = sharpen(coarse, inside).clamp_(low, high) if edge else coarse  # what is known is within that range
     progress(total, total)
     return _keep_gray(filled, image, inside)[(..., *inner)]
 
