@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm, load_checkpoint, save_checkpoint
-from pconv.network import with_noise
 from pconv.noise import PERIOD
+from pconv_train.warm_start import with_noise
 
 CONFIG = PConvUNetConfig((6, 8, 8), (5, 3, 3))
 

@@ -51,6 +51,14 @@ def test_finetune_starts_from_a_checkpoint_with_the_paper_s_rate(photos, tmp_pat
         (["fit", "--name", "{tmp}/none", "--resume"], "no run at"),
         (["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--weights", "gloss=3"], "a name of valid, hole"),
         (["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--weights", "style=much"], "NAME=NUMBER"),
+        (
+            ["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--blocks", "many"],
+            "a number for each decoder stage",
+        ),
+        (
+            ["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--stages", "2", "--blocks", "1,1"],
+            "at most 1 number",
+        ),
         (["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--vgg", "{tmp}/no"], "no VGG-16 weights at"),
         (
             ["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--layout", "imagenet"],

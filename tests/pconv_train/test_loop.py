@@ -14,7 +14,7 @@ from pconv.edge import dilate
 from pconv_train import loop, state, validation
 from pconv_train.config import ConfigError, TrainConfig
 from pconv_train.data import CropDataset
-from pconv_train.export import export
+from pconv_train.export import export, model_card
 from pconv_train.loop import DivergedError, schedule, train
 from pconv_train.losses import LossWeights
 from pconv_train.machine import choose_precision, share
@@ -520,6 +520,22 @@ def test_upsampling_is_changed_only_when_asked(small_config, tmp_path, given, wa
         save_checkpoint(begun, PConvUNet(replace(small_config.network_config(), upsampling=before)))
         network = replace(small_config, init=str(begun), upsampling=given).build_network()
         assert network.config.upsampling == given or (given is None and network.config.upsampling == before)
+
+
+def test_blocks_are_added_once(small_config, tmp_path):
+    deep = replace(small_config, stages=3, blocks=(1, 2))
+    assert deep.build_network().config.blocks == (1, 2)
+    begun = tmp_path / "begun.safetensors"
+    save_checkpoint(begun, PConvUNet(replace(deep, noise=True).network_config()))
+    config = replace(deep, init=str(begun), steps=2)
+    train(config, make_run(tmp_path / "run"))
+    network = config.build_network()
+    save_checkpoint(begun, network)
+    assert config.build_network().state_dict().keys() == network.state_dict().keys()
+    assert "nearest upsampling, random numbers, residual blocks after its stages: 1, 2 |" in model_card(begun)
+    assert replace(config, blocks=()).build_network().config.blocks == (1, 2)
+    with pytest.raises(ConfigError, match=r"has \(1, 2\) already"):
+        replace(config, blocks=(2, 2)).build_network()
 
 
 def test_upscale_is_trained_as_it_is_used(small_config):

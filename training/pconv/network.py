@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class PConvUNetConfig:
         "nearest"  # as in the paper; "bilinear": texture of the decoder has no blocks; "binomial": no weave
     )
     noise: bool = False  # random numbers in the decoder, and in the result (pconv.noise)
+    blocks: tuple[int, ...] = ()  # residual blocks after each decoder stage, deepest first; (): none, as in the paper
     mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB in [0, 1]; subtracted from the input, added to the output
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -45,6 +46,11 @@ class PConvUNetConfig:
             raise ValueError(f"need positive channels and odd kernel sizes, got {self.channels}, {self.kernel_sizes}")
         if self.upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, got {self.upsampling!r}")
+        if len(self.blocks) >= len(self.channels) or any(b < 0 for b in self.blocks):
+            raise ValueError(
+                f"need at most {len(self.channels) - 1} numbers of blocks, for decoder stages but the last, "
+                f"none below 0: got {self.blocks}"
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"need mean and std > 0 of three colours, got {self.mean}, {self.std}")
 
@@ -124,6 +130,35 @@ class Stage(nn.Module):
         return self.activation(features), valid  # without them the convolution left 0 in holes; activations keep it
 
 
+class Block(nn.Module):
+    """Residual block (He et al. 2016, arXiv:1512.03385) for what one convolution a stage cannot see across a hole.
+
+    Its last convolution begins with 0, so a block that is added to a trained network changes nothing at first; which
+    is also why it needs no batch norm (Zhang et al. 2019, arXiv:1901.09321).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.last = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.kaiming_normal_(self.first.weight)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Tensor, valid: Tensor | None) -> Tensor:
+        """Run the block.
+
+        Args:
+            features: `(N, C, H, W)`, 0 wherever not valid.
+            valid: `(N, 1, H, W)`, 1 = known, 0 = hole; None: all is known, as for the plain twin.
+
+        Returns:
+            `(N, C, H, W)`, 0 wherever not valid.
+        """
+        change = self.last(self.first(features).relu())
+        return features + (change if valid is None else zero_holes(change, valid))
+
+
 class PConvUNet(nn.Module):
     """U-Net of partial convolutions (table 2): ×2 upsampling; skip links concatenate features and masks.
 
@@ -147,6 +182,11 @@ class PConvUNet(nn.Module):
             for i in reversed(range(1, len(config.channels)))
         )
         self.decoder.append(Stage((widths[1], widths[0]), last, 3, 1, False, nn.Identity(), config))
+        counts = (*config.blocks, *[0] * (len(config.channels) - len(config.blocks)))
+        self.blocks = nn.ModuleList(  # after each stage of the decoder
+            nn.ModuleList(Block(width) for _ in range(count))
+            for width, count in zip(reversed(widths[:-1]), counts, strict=True)
+        )
 
     def forward(self, image: Tensor, hole: Tensor) -> Tensor:
         """Predict the whole picture from what is outside the hole.
@@ -173,7 +213,7 @@ class PConvUNet(nn.Module):
             features, valid = stage((features,), (valid,))
             skips.append((features, valid))
         features, valid = skips.pop()
-        for stage in self.decoder:
+        for stage, blocks in zip(self.decoder, self.blocks, strict=True):
             skip, skip_valid = skips.pop()
             period = PERIOD >> len(skips)
             size = skip.shape[-2:]
@@ -183,36 +223,11 @@ class PConvUNet(nn.Module):
                 # Beside holes values fade into 0; few holes are left in the decoder, so nothing makes up for it.
                 features = zero_holes(features, valids[0]) if self.config.partial else features
             features, valid = stage((features, skip), valids, period)
+            for block in cast(nn.ModuleList, blocks):
+                features = block(features, valid if self.config.partial else None)
         if self.config.noise:
             features = features[:, :3] + features[:, 3:] * random_map(features, PERIOD, self.training)
         return features * std + mean  # float32 again, as they are
-
-
-def with_noise(network: PConvUNet) -> PConvUNet:
-    """Copy a network that was trained without random numbers; the copy has them, at first in its decoder only.
-
-    Args:
-        network: Trained network; it is not changed.
-
-    Returns:
-        A network in the same mode; the network itself if it has them already.
-    """
-    if network.config.noise:
-        return network
-    noisy = PConvUNet(replace(network.config, noise=True)).train(network.training)
-    state = network.state_dict()
-    last = f"decoder.{len(network.decoder) - 1}.conv."
-    for name in ("weight", "bias"):
-        state[last + name] = torch.cat([state[last + name], torch.zeros_like(state[last + name][:1])])
-    noisy.load_state_dict(state, strict=False)
-    return noisy
-
-
-def with_upsampling(network: PConvUNet, upsampling: str) -> PConvUNet:
-    """Copy a network with the same weights, for training to go on with another upsampling."""
-    other = PConvUNet(replace(network.config, upsampling=upsampling)).train(network.training)
-    other.load_state_dict(network.state_dict())
-    return other
 
 
 def fold_batch_norm(network: PConvUNet) -> PConvUNet:

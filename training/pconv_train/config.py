@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Self
 
 from pconv import PConvUNet, PConvUNetConfig, load_checkpoint
-from pconv.network import UPSAMPLINGS, with_noise, with_upsampling
+from pconv.network import UPSAMPLINGS
 
 from pconv_train.data import TASKS
 from pconv_train.losses import LossWeights
+from pconv_train.warm_start import with_blocks, with_noise, with_upsampling
 
 OWN_INIT = "init-"  # begins the name of a run's own copy of --init
 SCHEDULES = ("cosine", "constant")
@@ -41,6 +42,7 @@ class TrainConfig:
     edge: int = 0  # px that the hole is grown by; what the network predicts there corrects the hole (pconv.edge)
     upsampling: str | None = None  # "nearest" or "bilinear"; None: as `init` has it, else nearest
     noise: bool = False  # random numbers in the decoder (pconv.noise); with `init`, added to a network without
+    blocks: tuple[int, ...] = ()  # residual blocks after each decoder stage; with `init`, added to a network without
     plain: bool = False  # the paper's "Conv" instead of partial convolutions
     init: str | None = None  # checkpoint to start from; it then decides the network
     coarse: str | None = None  # checkpoint whose fills "refine" learns from; None: it learns from reduced photographs
@@ -110,10 +112,19 @@ class TrainConfig:
 
         Raises:
             CheckpointError: `init` cannot be read.
+            ConfigError: `blocks` that the network cannot get.
         """
         network = load_checkpoint(self.init) if self.init else PConvUNet(self.network_config())
         network = with_upsampling(network, self.upsampling) if self.upsampling else network
-        return with_noise(network) if self.noise else network
+        network = with_noise(network) if self.noise else network
+        if self.blocks in ((), network.config.blocks):
+            return network
+        if network.config.blocks:
+            raise ConfigError(f"--blocks {self.blocks}: the network of --init has {network.config.blocks} already")
+        try:
+            return with_blocks(network, self.blocks)
+        except ValueError as error:
+            raise ConfigError(f"--blocks: {error}") from error
 
     def to_json(self) -> str:
         """Write all options as JSON, as read by `from_json`."""

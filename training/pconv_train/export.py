@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pconv import PConvUNet, describe_checkpoint, load_checkpoint, save_checkpoint
+from pconv import PConvUNet, PConvUNetConfig, describe_checkpoint, load_checkpoint, save_checkpoint
 from pconv.checkpoint import write_atomically
 
 from pconv_train.config import OWN_INIT, ConfigError, TrainConfig, read_config
@@ -74,7 +74,7 @@ def model_card(path: Path) -> str:
         f"| sha256 | `{info.sha256}` |",
         f"| weights | {info.parameters:,}, half precision |",
         f"| channels of the encoder | {', '.join(map(str, info.config.channels))} |",
-        f"| decoder | {info.config.upsampling} upsampling{', random numbers' if info.config.noise else ''} |",
+        f"| decoder | {', '.join(_decoder(info.config))} |",
         f"| pictures seen | {sum(stage['pictures'] for stage in stages):,} |",
         f"| hours | {sum(stage['hours'] for stage in stages):.2f} |",
         "",
@@ -97,6 +97,16 @@ def model_card(path: Path) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _decoder(config: PConvUNetConfig) -> list[str]:
+    """What the paper's decoder does not have, for the card."""
+    counts = ", ".join(map(str, config.blocks))
+    return [
+        f"{config.upsampling} upsampling",
+        *(["random numbers"] if config.noise else []),
+        *([f"residual blocks after its stages: {counts}"] if config.blocks else []),
+    ]
 
 
 def _photos(data: dict[str, Any]) -> str:

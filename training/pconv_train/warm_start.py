@@ -1,0 +1,40 @@
+"""Trained networks to go on from in another form: copies with the same weights, and with something more to learn."""
+
+from dataclasses import replace
+
+import torch
+from pconv import PConvUNet
+
+
+def with_noise(network: PConvUNet) -> PConvUNet:
+    """Copy a network that was trained without random numbers; the copy has them, at first in its decoder only.
+
+    Args:
+        network: Trained network; it is not changed.
+
+    Returns:
+        A network in the same mode; the network itself if it has them already.
+    """
+    if network.config.noise:
+        return network
+    noisy = PConvUNet(replace(network.config, noise=True)).train(network.training)
+    state = network.state_dict()
+    last = f"decoder.{len(network.decoder) - 1}.conv."
+    for name in ("weight", "bias"):
+        state[last + name] = torch.cat([state[last + name], torch.zeros_like(state[last + name][:1])])
+    noisy.load_state_dict(state, strict=False)
+    return noisy
+
+
+def with_upsampling(network: PConvUNet, upsampling: str) -> PConvUNet:
+    """Copy a network with the same weights, for training to go on with another upsampling."""
+    other = PConvUNet(replace(network.config, upsampling=upsampling)).train(network.training)
+    other.load_state_dict(network.state_dict())
+    return other
+
+
+def with_blocks(network: PConvUNet, blocks: tuple[int, ...]) -> PConvUNet:
+    """Copy a network that was trained without residual blocks; the copy has them, and the same output at first."""
+    other = PConvUNet(replace(network.config, blocks=blocks)).train(network.training)
+    other.load_state_dict(network.state_dict(), strict=False)
+    return other
