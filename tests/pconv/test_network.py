@@ -4,7 +4,8 @@ import pytest
 import torch
 from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm
 from pconv.layers import upsample
-from pconv.network import IMAGENET_MEAN, IMAGENET_STD, UPSAMPLINGS, with_upsampling
+from pconv.network import IMAGENET_MEAN, IMAGENET_STD, UPSAMPLINGS
+from pconv_train.warm_start import with_upsampling
 from torch import Tensor, nn
 
 # Table 2: kernel, input channels (up + skip), output channels, stride, batch norm, activation.
