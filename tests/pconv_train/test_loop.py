@@ -522,13 +522,15 @@ def test_upsampling_is_changed_only_when_asked(small_config, tmp_path, given, wa
         assert network.config.upsampling == given or (given is None and network.config.upsampling == before)
 
 
-def test_blocks_are_added_once(small_config, tmp_path):
+def test_blocks_are_added_once_and_trained(small_config, tmp_path):
     deep = replace(small_config, stages=3, blocks=(1, 2))
     assert deep.build_network().config.blocks == (1, 2)
     begun = tmp_path / "begun.safetensors"
     save_checkpoint(begun, PConvUNet(replace(deep, noise=True).network_config()))
     config = replace(deep, init=str(begun), steps=2)
-    train(config, make_run(tmp_path / "run"))
+    run = make_run(tmp_path / "run")
+    train(config, run)
+    assert read_state(run)["network"]["blocks.1.1.last.weight"].abs().max() > 0
     network = config.build_network()
     save_checkpoint(begun, network)
     assert config.build_network().state_dict().keys() == network.state_dict().keys()

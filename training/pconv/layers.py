@@ -177,3 +177,32 @@ def _convolve_doubled(low: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | 
     kernel = kernel + F.pad(turned, (0, 1, 1, 0)) + F.pad(turned, (1, 0, 1, 0))
     output = F.conv_transpose2d(low, kernel, None, stride=2, padding=1)
     return output + F.conv2d(skip, weight[:, channels:], bias, padding=1)
+
+
+class ResidualBlock(nn.Module):
+    """Residual block (He et al. 2016, arXiv:1512.03385) for what one convolution a stage cannot see across a hole.
+
+    Its last convolution begins with 0, so a block that is added to a trained network changes nothing at first; which
+    is also why it needs no batch norm (Zhang et al. 2019, arXiv:1901.09321).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.last = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.kaiming_normal_(self.first.weight)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Tensor, valid: Tensor | None) -> Tensor:
+        """Run the block.
+
+        Args:
+            features: `(N, C, H, W)`, 0 wherever not valid.
+            valid: `(N, 1, H, W)`, 1 = known, 0 = hole; None: all is known, as for the plain twin.
+
+        Returns:
+            `(N, C, H, W)`, 0 wherever not valid.
+        """
+        change = self.last(self.first(features).relu())
+        return features + (change if valid is None else zero_holes(change, valid))

@@ -8,7 +8,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 
-from pconv.layers import PartialConv2d, PlainConv2d, upsample, zero_holes
+from pconv.layers import PartialConv2d, PlainConv2d, ResidualBlock, upsample, zero_holes
 from pconv.noise import PERIOD, random_map
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,7 +29,7 @@ class PConvUNetConfig:
     partial: bool = True  # False: the plain-convolution twin (the paper's "Conv")
     batch_norm: bool = True  # False: it was folded into the convolutions, for inference
     upsampling: str = (
-        "nearest"  # as in the paper; "bilinear": texture of the decoder has no blocks; "binomial": no weave
+        "nearest"  # as in the paper; "bilinear": texture of the decoder has no squares; "binomial": no weave
     )
     noise: bool = False  # random numbers in the decoder, and in the result (pconv.noise)
     blocks: tuple[int, ...] = ()  # residual blocks after each decoder stage, deepest first; (): none, as in the paper
@@ -130,35 +130,6 @@ class Stage(nn.Module):
         return self.activation(features), valid  # without them the convolution left 0 in holes; activations keep it
 
 
-class Block(nn.Module):
-    """Residual block (He et al. 2016, arXiv:1512.03385) for what one convolution a stage cannot see across a hole.
-
-    Its last convolution begins with 0, so a block that is added to a trained network changes nothing at first; which
-    is also why it needs no batch norm (Zhang et al. 2019, arXiv:1901.09321).
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.last = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.kaiming_normal_(self.first.weight)
-        for parameter in self.last.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, features: Tensor, valid: Tensor | None) -> Tensor:
-        """Run the block.
-
-        Args:
-            features: `(N, C, H, W)`, 0 wherever not valid.
-            valid: `(N, 1, H, W)`, 1 = known, 0 = hole; None: all is known, as for the plain twin.
-
-        Returns:
-            `(N, C, H, W)`, 0 wherever not valid.
-        """
-        change = self.last(self.first(features).relu())
-        return features + (change if valid is None else zero_holes(change, valid))
-
-
 class PConvUNet(nn.Module):
     """U-Net of partial convolutions (table 2): ×2 upsampling; skip links concatenate features and masks.
 
@@ -184,7 +155,7 @@ class PConvUNet(nn.Module):
         self.decoder.append(Stage((widths[1], widths[0]), last, 3, 1, False, nn.Identity(), config))
         counts = (*config.blocks, *[0] * (len(config.channels) - len(config.blocks)))
         self.blocks = nn.ModuleList(  # after each stage of the decoder
-            nn.ModuleList(Block(width) for _ in range(count))
+            nn.ModuleList(ResidualBlock(width) for _ in range(count))
             for width, count in zip(reversed(widths[:-1]), counts, strict=True)
         )
 

@@ -34,7 +34,11 @@ def with_upsampling(network: PConvUNet, upsampling: str) -> PConvUNet:
 
 
 def with_blocks(network: PConvUNet, blocks: tuple[int, ...]) -> PConvUNet:
-    """Copy a network that was trained without residual blocks; the copy has them, and the same output at first."""
+    """Copy a network that was trained without residual blocks; the copy has them, and the same output at first.
+
+    Raises:
+        ValueError: More numbers of blocks than decoder stages that can have some, or one below 0.
+    """
     other = PConvUNet(replace(network.config, blocks=blocks)).train(network.training)
     other.load_state_dict(network.state_dict(), strict=False)
     return other
