@@ -38,6 +38,36 @@ def test_an_error_that_is_linear_is_continued_as_it_is(size: tuple[int, int]) ->
     assert (correction[hole.expand_as(image) == 0] == 0).all()
 
 
+def test_an_error_that_is_rough_is_continued_as_a_dense_solve_does() -> None:
+    """Solved with less care, what lies beyond the hole's rim, or half of what is on it, seeps in."""
+    hole = (disc(48, 17, (22, 27)) + disc(48, 6, (40, 8))).clamp(max=1)
+    hole[..., 30:33, :20] = 1  # up to the picture's border
+    hole[..., 20, 20] = 0
+    image, inside = torch.rand(1, 3, 48, 48), hole[0, 0] > 0
+    places = inside.nonzero().tolist()
+    numbers = {tuple(place): number for number, place in enumerate(places)}
+    matrix, wanted = torch.zeros(len(places), len(places), dtype=torch.float64), torch.zeros(len(places), 3).double()
+    for number, (y, x) in enumerate(places):
+        for neighbour in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if not all(0 <= side < 48 for side in neighbour):
+                continue
+            matrix[number, number] += 1
+            if neighbour in numbers:
+                matrix[number, numbers[neighbour]] -= 1
+            else:
+                wanted[number] += image[0, :, *neighbour]
+    exact = torch.linalg.solve(matrix, wanted).T.float()
+    correction = edge_correction(torch.zeros_like(image), image, hole)[0][:, inside]
+    assert (correction - exact).abs().mean() < 0.01
+    assert (correction - exact).abs().max() < 0.1
+
+
+def test_of_the_error_only_what_touches_the_hole_counts() -> None:
+    image, output, hole = torch.rand(1, 3, 40, 40), torch.rand(1, 3, 40, 40), disc(40, 8)
+    elsewhere = output.masked_fill(grow_hole(hole, 1) == 0, torch.nan)
+    assert torch.equal(edge_correction(elsewhere, image, hole), edge_correction(output, image, hole))
+
+
 def test_a_colour_cast_goes_and_detail_stays() -> None:
     target, hole = torch.rand(1, 3, 64, 64), disc(64, 20)
     corrected = predict(lambda *_: target + 0.1, target, hole)

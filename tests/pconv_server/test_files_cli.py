@@ -63,6 +63,7 @@ def test_the_same_bytes_through_a_server_and_in_this_process(run, server, tmp_pa
 
 def test_texture_may_be_the_network_s_alone(run, server, tmp_path):
     write_connection(Connection(server["address"], TOKEN))
+    Image.fromarray(np.tile(picture()[:8, :8], (5, 7, 1))).save("photo.png")  # patches that fit, which noise has not
     for texture in ("photo", "network"):
         command = ["inpaint", "photo.png", "--hole", "mask.png", "--texture", texture]
         fine(run(*command, "-o", f"{texture}-texture.png"))

@@ -58,7 +58,7 @@ def fit(
     noise: Annotated[bool, typer.Option("--noise", help="Random numbers in the decoder, for the full loss to make texture of; added to a network of --init that has none.", rich_help_panel=_MAIN)] = False,
     blocks: Annotated[str, typer.Option(help="Residual blocks after each decoder stage, deepest first, as in 0,1,4,3,2; added to a network of --init that has none.", rich_help_panel=_MAIN)] = "",
     plain: Annotated[bool, typer.Option("--plain", help="The paper's Conv: plain convolutions.", rich_help_panel=_MAIN)] = False,
-    edge: Annotated[int | None, typer.Option(min=0, help="Grow the hole by so many px and correct it by the error there, as using it always does by 4 (the default), and leave out what is wide; 0: as in the paper.", rich_help_panel=_MAIN)] = None,
+    edge: Annotated[int | None, typer.Option(min=0, help="Grow the hole by so many px and correct it by the error there, as using it always does by 2 (the default), and leave out what is wide; 0: as in the paper.", rich_help_panel=_MAIN)] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to start from; it decides the network.", dir_okay=False, exists=True, rich_help_panel=_MAIN)] = None,
     coarse: Annotated[Path | None, typer.Option(help="Checkpoint whose fills of the reduced picture --task refine learns from, as it is used; without: it learns from reduced photographs.", dir_okay=False, exists=True, rich_help_panel=_MAIN)] = None,
     layout: Annotated[str, typer.Option(help="folder, imagenet, places2 or celeba-hq.", rich_help_panel=_MAIN)] = "folder",
