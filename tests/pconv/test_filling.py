@@ -165,7 +165,7 @@ def test_what_can_be_refined_is_wide_sooner_but_at_full_size_only() -> None:
         seen.append(image.shape[-1])
         return torch.full_like(image, 0.5)
 
-    for radius, alone, refined in ((15, [400], [400]), (40, [400], [200]), (95, [200], [200])):
+    for radius, alone, refined in ((15, [400], [400]), (60, [400], [200]), (95, [200], [200])):
         for refine, wanted in ((None, alone), (lambda image, hole: image, refined)):
             seen.clear()
             inpaint(network, image, disc(400, radius), refine=refine)
