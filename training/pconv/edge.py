@@ -60,7 +60,7 @@ def edge_correction(output: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     correction = torch.zeros_like(output, dtype=torch.float32)
     if not inside.any():
         return correction
-    box = box_of(inside, 2)
+    box = box_of(inside, 2)  # nothing beyond the rim counts
     rim = (dilate(inside[box].to(torch.uint8), 1) > 0) & ~inside[box]
     error = (image[box] - output[box]).to(torch.float32).masked_fill_(~rim, 0)
     correction[box] = torch.where(inside[box], _continue(error, rim), 0)
@@ -90,7 +90,7 @@ def _continue(values: Tensor, known: Tensor) -> Tensor:
     small = F.avg_pool2d(values, 2, ceil_mode=True) / share.clamp(min=0.25)
     large = F.interpolate(_continue(small, share > 0), scale_factor=2, mode="bilinear")
     values = before = torch.where(known, values, large[..., : known.shape[-2], : known.shape[-1]])
-    weight = 2.0
+    weight = 2.0  # so that the second sweep has 1 / (1 - radius² / 2); the first is a plain one
     for sweep in range(_SWEEPS):
         padded = F.pad(values, (1, 1, 1, 1), mode="replicate")
         around = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
