@@ -91,3 +91,21 @@ def test_windows_that_start_a_period_later_see_the_same_numbers():
     whole = noisy(image, hole)[..., PERIOD + 64 :, PERIOD + 64 :]
     window = noisy(image[..., PERIOD:, PERIOD:], hole[..., PERIOD:, PERIOD:])[..., 64:, 64:]
     torch.testing.assert_close(window, whole, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("partial", [True, False])
+@torch.no_grad()
+def test_blocks_do_not_see_the_numbers_of_their_own_stage(partial):
+    config = replace(CONFIG, noise=True, partial=partial, blocks=(1, 2))
+    noisy = network(config)
+    stage, blocks = noisy.decoder[0], list(noisy.blocks[0])
+    for block in blocks:
+        torch.nn.init.normal_(block.last.weight)
+    sources = torch.rand(1, 8, 12, 12), torch.rand(1, 8, 12, 12)
+    valids = [torch.ones(1, 1, 12, 12) for _ in sources]
+    changes = []
+    for strength in (0.0, 5.0):
+        stage.noise_strength.fill_(strength)
+        changes.append(stage(sources, valids, blocks=blocks)[0] - stage(sources, valids)[0])
+    assert changes[0].abs().mean() > 0.1
+    torch.testing.assert_close(changes[1], changes[0], atol=1e-4, rtol=0)

@@ -158,6 +158,34 @@ def test_perceptual_crop_shows_psi_one_window_of_all_pictures():
     assert torch.equal(comp, gt)
 
 
+def test_a_turned_window_shows_psi_a_square_of_each_picture_at_an_angle_of_its_own():
+    seen = []
+
+    def features(image: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(image)
+        return [image]
+
+    rows, columns = torch.meshgrid(torch.arange(90.0), torch.arange(70.0), indexing="ij")
+    target = torch.stack([columns, rows, 0 * rows]).expand(6, 3, 90, 70)  # what is seen says where it comes from
+    hole = torch.ones(6, 1, 90, 70)
+    total_loss(target, target, hole, LossWeights(tv=0), features, 40, torch.Generator().manual_seed(2), turned=True)
+    gt, (out, comp) = seen[0], seen[1].chunk(2)
+    assert gt.shape == (6, 3, 40, 40)
+    assert torch.equal(out, gt)
+    assert torch.equal(comp, gt)
+    start, right, down = gt[:, :2, 10, 10], gt[:, :2, 10, 30], gt[:, :2, 30, 10]
+    right, down = (right - start) / 20, (down - start) / 20  # torch's bicubic kernel is 0.1 px off here and there
+    torch.testing.assert_close(down, torch.stack([-right[:, 1], right[:, 0]], 1), atol=0.02, rtol=0)  # a square, turned
+    steps = right.norm(dim=1)
+    assert (steps > 1 / 1.46).all()
+    assert (steps < 1 / 0.88).all()
+    angles = torch.atan2(right[:, 1], right[:, 0])
+    assert angles.sort().values.diff().min() > 0.01
+    corners = gt[:, :2, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert corners.min() > -1
+    assert (corners < torch.tensor([70.0, 90.0]).view(1, 2, 1)).all()
+
+
 @pytest.mark.parametrize("term", ["perceptual", "unit_perceptual", "style", "tv", "ssim", "chroma"])
 def test_the_output_does_not_reach_the_composite_outside_the_hole(term):
     output, hole = tensor(OUTPUT).requires_grad_(), tensor(HOLE) == 1

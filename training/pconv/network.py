@@ -104,7 +104,11 @@ class Stage(nn.Module):
             nn.init.zeros_(self.conv.bias)
 
     def forward(
-        self, sources: Sequence[Tensor], valids: Sequence[Tensor], period: int = PERIOD
+        self,
+        sources: Sequence[Tensor],
+        valids: Sequence[Tensor],
+        period: int = PERIOD,
+        blocks: Sequence[nn.Module] = (),
     ) -> tuple[Tensor, Tensor]:
         """Run the stage.
 
@@ -113,6 +117,8 @@ class Stage(nn.Module):
                 stands for its nearest ×2 enlargement.
             valids: `(N, 1, H, W)` each; ignored by the plain twin.
             period: Of the random numbers, places.
+            blocks: Residual blocks to run on the output. They do not see this stage's random numbers, of which they
+                would make strokes along the axes (training/RECIPE.md, "A weave, and where it comes from").
 
         Returns:
             Features `(N, C, H', W')`, 0 wherever not valid, and their mask `(N, 1, H', W')`.
@@ -120,14 +126,22 @@ class Stage(nn.Module):
         features, valid = self.conv.forward_zeroed(sources, valids)
         if self.norm is not None:
             features = self.norm(features)
+        change = self._change(features, valid, blocks) if blocks else None
         if self.noise_strength is not None:
             strength = self.noise_strength.view(1, -1, 1, 1).to(features.dtype)
             features = features + strength * random_map(features, period, self.training)
-        if valid is None:
-            return self.activation(features), valids[0]
-        if self.norm is not None or self.noise_strength is not None:
+        # Without both the convolution left 0 in holes; activations keep it.
+        if valid is not None and (self.norm is not None or self.noise_strength is not None):
             features = features.masked_fill_(valid == 0, 0)
-        return self.activation(features), valid  # without them the convolution left 0 in holes; activations keep it
+        output = self.activation(features)
+        return output if change is None else output + change, valids[0] if valid is None else valid
+
+    def _change(self, features: Tensor, valid: Tensor | None, blocks: Sequence[nn.Module]) -> Tensor:
+        before = self.activation(features.clone())  # which may work in place
+        after = before = before if valid is None else zero_holes(before, valid)
+        for block in blocks:
+            after = block(after, valid)
+        return after - before
 
 
 class PConvUNet(nn.Module):
@@ -193,9 +207,7 @@ class PConvUNet(nn.Module):
                 features = upsample(features, size, self.config.upsampling)
                 # Beside holes values fade into 0; few holes are left in the decoder, so nothing makes up for it.
                 features = zero_holes(features, valids[0]) if self.config.partial else features
-            features, valid = stage((features, skip), valids, period)
-            for block in cast(nn.ModuleList, blocks):
-                features = block(features, valid if self.config.partial else None)
+            features, valid = stage((features, skip), valids, period, list(cast(nn.ModuleList, blocks)))
         if self.config.noise:
             features = features[:, :3] + features[:, 3:] * random_map(features, PERIOD, self.training)
         return features * std + mean  # float32 again, as they are

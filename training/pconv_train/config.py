@@ -64,6 +64,7 @@ class TrainConfig:
     loss: LossWeights = dataclasses.field(default_factory=LossWeights)
     vgg: str | None = None  # file; None: torchvision downloads
     perceptual_crop: int | None = None  # px; None: the whole crop
+    perceptual_turned: bool = False  # VGG sees it turned by any angle
     # Machine.
     device: str = "auto"
     workers: int = 1

@@ -118,7 +118,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
                 output = restore(model, image, hole, config)
             generator = torch.Generator().manual_seed(config.seed + progress.step)
             part = restored_part(hole, config)
-            loss, terms = total_loss(output, target, part, config.loss, features, config.perceptual_crop, generator)
+            crop, turned = config.perceptual_crop, config.perceptual_turned
+            loss, terms = total_loss(output, target, part, config.loss, features, crop, generator, turned)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
