@@ -522,7 +522,7 @@ def test_upsampling_is_changed_only_when_asked(small_config, tmp_path, given, wa
         assert network.config.upsampling == given or (given is None and network.config.upsampling == before)
 
 
-def test_blocks_are_added_once_and_trained(small_config, tmp_path):
+def test_blocks_are_added_trained_and_left_out(small_config, tmp_path):
     deep = replace(small_config, stages=3, blocks=(1, 2))
     assert deep.build_network().config.blocks == (1, 2)
     begun = tmp_path / "begun.safetensors"
@@ -536,8 +536,9 @@ def test_blocks_are_added_once_and_trained(small_config, tmp_path):
     assert config.build_network().state_dict().keys() == network.state_dict().keys()
     assert "nearest upsampling, random numbers, residual blocks after its stages: 1, 2 |" in model_card(begun)
     assert replace(config, blocks=()).build_network().config.blocks == (1, 2)
-    with pytest.raises(ConfigError, match=r"has \(1, 2\) already"):
-        replace(config, blocks=(2, 2)).build_network()
+    other = replace(config, blocks=(2, 0)).build_network()
+    assert other.config.blocks == (2, 0)
+    assert torch.equal(other.state_dict()["blocks.0.0.first.weight"], network.state_dict()["blocks.0.0.first.weight"])
 
 
 def test_upscale_is_trained_as_it_is_used(small_config):

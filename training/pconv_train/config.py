@@ -42,7 +42,7 @@ class TrainConfig:
     edge: int = 0  # px that the hole is grown by; what the network predicts there corrects the hole (pconv.edge)
     upsampling: str | None = None  # "nearest" or "bilinear"; None: as `init` has it, else nearest
     noise: bool = False  # random numbers in the decoder (pconv.noise); with `init`, added to a network without
-    blocks: tuple[int, ...] = ()  # residual blocks after each decoder stage; with `init`, added to a network without
+    blocks: tuple[int, ...] = ()  # residual blocks after each decoder stage; with `init`, added to it or left out
     plain: bool = False  # the paper's "Conv" instead of partial convolutions
     init: str | None = None  # checkpoint to start from; it then decides the network
     coarse: str | None = None  # checkpoint whose fills "refine" learns from; None: it learns from reduced photographs
@@ -120,8 +120,6 @@ class TrainConfig:
         network = with_noise(network) if self.noise else network
         if self.blocks in ((), network.config.blocks):
             return network
-        if network.config.blocks:
-            raise ConfigError(f"--blocks {self.blocks}: the network of --init has {network.config.blocks} already")
         try:
             return with_blocks(network, self.blocks)
         except ValueError as error:

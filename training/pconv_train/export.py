@@ -88,6 +88,7 @@ def model_card(path: Path) -> str:
             "",
             f"- Loss: {terms}."
             + (f" Hole grown by {config['edge']} px and corrected by the error there." if config.get("edge") else "")
+            + (" VGG saw it at any angle." if config.get("perceptual_turned") else "")
             + (" The encoder's batch norm frozen: stage 2 of the paper." if config["freeze_encoder_norm"] else ""),
             f"- Adam, learning rate {config['learning_rate']:g}, {config['schedule']} schedule, "
             f"EMA {config['ema']:g}, seed {config['seed']}.",

@@ -34,7 +34,7 @@ def with_upsampling(network: PConvUNet, upsampling: str) -> PConvUNet:
 
 
 def with_blocks(network: PConvUNet, blocks: tuple[int, ...]) -> PConvUNet:
-    """Copy a network that was trained without residual blocks; the copy has them, and the same output at first.
+    """Copy a network with other numbers of residual blocks: more change nothing at first, those too many are left out.
 
     Raises:
         ValueError: More numbers of blocks than decoder stages that can have some, or one below 0.
