@@ -5,7 +5,7 @@ import torch
 from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm
 from pconv.layers import upsample
 from pconv.network import IMAGENET_MEAN, IMAGENET_STD, UPSAMPLINGS
-from pconv_train.warm_start import with_upsampling
+from pconv_train.warm_start import with_options
 from torch import Tensor, nn
 
 # Table 2: kernel, input channels (up + skip), output channels, stride, batch norm, activation.
@@ -200,12 +200,12 @@ def test_an_upsampling_is_its_kernel(mode: str, kernel: list[int]) -> None:
 
 def test_another_upsampling_keeps_the_weights() -> None:
     nearest, (image, hole) = small(), picture()
-    bilinear = with_upsampling(nearest, "bilinear")
+    bilinear = with_options(nearest, upsampling="bilinear")
     assert bilinear.config.upsampling == "bilinear"
     assert nearest.config.upsampling == "nearest"
     assert all(torch.equal(value, nearest.state_dict()[name]) for name, value in bilinear.state_dict().items())
     assert not torch.equal(run(bilinear, image, hole), run(nearest, image, hole))
-    assert torch.equal(run(with_upsampling(bilinear, "nearest"), image, hole), run(nearest, image, hole))
+    assert torch.equal(run(with_options(bilinear, upsampling="nearest"), image, hole), run(nearest, image, hole))
 
 
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm, load_checkpoint, save_checkpoint
-from pconv.noise import PERIOD
-from pconv_train.warm_start import with_noise
+from pconv.noise import PERIOD, random_map
+from pconv_train.warm_start import with_noise, with_options
 
 CONFIG = PConvUNetConfig((6, 8, 8), (5, 3, 3))
 
@@ -44,6 +44,39 @@ def test_a_network_trained_without_numbers_goes_on_as_it_was():
             parameter.zero_()
     torch.testing.assert_close(noisy(image, hole), before(image, hole), atol=1e-5, rtol=0)
     assert with_noise(noisy) is noisy
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_smooth_numbers_are_as_strong_and_without_the_finest_waves(training):
+    torch.manual_seed(4)
+    side = 64
+    rough, smooth = (
+        random_map(torch.zeros(1, 1, side, side), side, training, smooth)[0, 0] for smooth in (False, True)
+    )
+    assert smooth.shape == rough.shape
+    assert smooth.std() == pytest.approx(1, abs=0.1)
+    power = torch.fft.fft2(smooth).abs()
+    assert power[: side // 4, : side // 4].mean() > 1.3 * side  # white noise has 0.9 of it
+    if not training:  # what repeats has no seam: no wave of two places is left at all
+        assert power[side // 2].max() < 1e-3
+        assert power[:, side // 2].max() < 1e-3
+        assert torch.fft.fft2(rough).abs()[side // 2].mean() > 0.5 * side
+        twice = random_map(torch.zeros(1, 1, side, 2 * side), side, training, True)[0, 0]
+        assert torch.equal(twice, torch.cat([smooth, smooth], 1))
+
+
+@torch.no_grad()
+def test_smooth_numbers_are_those_of_the_decoder_and_travel_with_the_checkpoint(tmp_path):
+    rough, (image, hole) = network(replace(CONFIG, noise=True)), picture()
+    smooth = with_options(rough, smooth_noise=True)
+    assert not torch.equal(smooth(image, hole), rough(image, hole))
+    assert all(torch.equal(value, rough.state_dict()[name]) for name, value in smooth.state_dict().items())
+    save_checkpoint(tmp_path / "smooth.safetensors", smooth)
+    assert torch.equal(load_checkpoint(tmp_path / "smooth.safetensors")(image, hole), smooth(image, hole))
+    for net in (rough, smooth):
+        for stage in net.decoder[:-1]:
+            stage.noise_strength.zero_()
+    assert torch.equal(smooth(image, hole), rough(image, hole))
 
 
 @torch.no_grad()

@@ -522,6 +522,21 @@ def test_upsampling_is_changed_only_when_asked(small_config, tmp_path, given, wa
         assert network.config.upsampling == given or (given is None and network.config.upsampling == before)
 
 
+def test_numbers_are_made_smooth_where_there_are_some(small_config, tmp_path):
+    with pytest.raises(ConfigError, match="give --noise, too"):
+        replace(small_config, smooth_noise=True).build_network()
+    begun = tmp_path / "begun.safetensors"
+    save_checkpoint(begun, replace(small_config, noise=True).build_network())
+    run = make_run(tmp_path / "run")
+    config = replace(small_config, init=str(begun), smooth_noise=True, steps=2)
+    (run / "config.json").write_text(config.to_json())
+    train(config, run)
+    export(run, tmp_path / "mean.safetensors", mean_with=begun)  # of the same weights, whatever they are used with
+    card = model_card(tmp_path / "mean.safetensors")
+    assert "| decoder | nearest upsampling, smooth random numbers |" in card
+    assert load_checkpoint(tmp_path / "mean.safetensors").config.smooth_noise
+
+
 def test_blocks_are_added_trained_and_left_out(small_config, tmp_path):
     deep = replace(small_config, stages=3, blocks=(1, 2))
     assert deep.build_network().config.blocks == (1, 2)

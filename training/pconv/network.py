@@ -32,6 +32,7 @@ class PConvUNetConfig:
         "nearest"  # as in the paper; "bilinear": texture of the decoder has no squares; "binomial": no weave
     )
     noise: bool = False  # random numbers in the decoder, and in the result (pconv.noise)
+    smooth_noise: bool = False  # those of the decoder without their finest waves
     blocks: tuple[int, ...] = ()  # residual blocks after each decoder stage, deepest first; (): none, as in the paper
     mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB in [0, 1]; subtracted from the input, added to the output
     std: tuple[float, float, float] = IMAGENET_STD
@@ -97,6 +98,7 @@ class Stage(nn.Module):
         padding = kernel_size // 2
         self.conv = convolution(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
         self.norm = nn.BatchNorm2d(out_channels) if norm and config.batch_norm else None
+        self.smooth_noise = config.smooth_noise
         self.noise_strength = nn.Parameter(torch.full((out_channels,), _NOISE_STRENGTH)) if noise else None
         self.activation = activation
         nn.init.kaiming_normal_(self.conv.weight)  # He et al., fan-in (§4.2)
@@ -129,7 +131,7 @@ class Stage(nn.Module):
         change = self._change(features, valid, blocks) if blocks else None
         if self.noise_strength is not None:
             strength = self.noise_strength.view(1, -1, 1, 1).to(features.dtype)
-            features = features + strength * random_map(features, period, self.training)
+            features = features + strength * random_map(features, period, self.training, self.smooth_noise)
         # Without both the convolution left 0 in holes; activations keep it.
         if valid is not None and (self.norm is not None or self.noise_strength is not None):
             features = features.masked_fill_(valid == 0, 0)

@@ -56,6 +56,7 @@ def fit(
     stages: Annotated[int | None, typer.Option(min=1, max=8, help="Encoder stages; by default as many as suit the crop.", rich_help_panel=_MAIN)] = None,
     upsampling: Annotated[str | None, typer.Option(help="Of the decoder: nearest, as in the paper, bilinear or binomial; by default as --init has it, else nearest.", rich_help_panel=_MAIN)] = None,
     noise: Annotated[bool, typer.Option("--noise", help="Random numbers in the decoder, for the full loss to make texture of; added to a network of --init that has none.", rich_help_panel=_MAIN)] = False,
+    smooth_noise: Annotated[bool, typer.Option("--smooth-noise", help="Random numbers of the decoder without their finest waves, which leave strokes along the axes.", rich_help_panel=_MAIN)] = False,
     blocks: Annotated[str, typer.Option(help="Residual blocks after each decoder stage, deepest first, as in 0,1,4,3,0; those that a network of --init lacks are added, and others left out.", rich_help_panel=_MAIN)] = "",
     plain: Annotated[bool, typer.Option("--plain", help="The paper's Conv: plain convolutions.", rich_help_panel=_MAIN)] = False,
     edge: Annotated[int | None, typer.Option(min=0, help="Grow the hole by so many px and correct it by the error there, as using it always does by 2 (the default), and leave out what is wide; 0: as in the paper.", rich_help_panel=_MAIN)] = None,

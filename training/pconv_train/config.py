@@ -13,7 +13,7 @@ from pconv.network import UPSAMPLINGS
 
 from pconv_train.data import TASKS
 from pconv_train.losses import LossWeights
-from pconv_train.warm_start import with_blocks, with_noise, with_upsampling
+from pconv_train.warm_start import with_blocks, with_noise, with_options
 
 OWN_INIT = "init-"  # begins the name of a run's own copy of --init
 SCHEDULES = ("cosine", "constant")
@@ -42,6 +42,7 @@ class TrainConfig:
     edge: int = 0  # px that the hole is grown by; what the network predicts there corrects the hole (pconv.edge)
     upsampling: str | None = None  # "nearest" or "bilinear"; None: as `init` has it, else nearest
     noise: bool = False  # random numbers in the decoder (pconv.noise); with `init`, added to a network without
+    smooth_noise: bool = False  # those of the decoder without their finest waves
     blocks: tuple[int, ...] = ()  # residual blocks after each decoder stage; with `init`, added to it or left out
     plain: bool = False  # the paper's "Conv" instead of partial convolutions
     init: str | None = None  # checkpoint to start from; it then decides the network
@@ -113,11 +114,14 @@ class TrainConfig:
 
         Raises:
             CheckpointError: `init` cannot be read.
-            ConfigError: `blocks` that the network cannot get.
+            ConfigError: `blocks` that the network cannot get, or nothing to make smooth.
         """
         network = load_checkpoint(self.init) if self.init else PConvUNet(self.network_config())
-        network = with_upsampling(network, self.upsampling) if self.upsampling else network
+        network = with_options(network, upsampling=self.upsampling) if self.upsampling else network
         network = with_noise(network) if self.noise else network
+        if self.smooth_noise and not network.config.noise:
+            raise ConfigError("--smooth-noise is for a network with random numbers: give --noise, too")
+        network = with_options(network, smooth_noise=True) if self.smooth_noise else network
         if self.blocks in ((), network.config.blocks):
             return network
         try:

@@ -52,8 +52,9 @@ def export(run: Path, path: Path, description: str = "", mean_with: Path | None 
 def _take_mean(network: PConvUNet, task: str, path: Path) -> str:
     """Give the network the mean of its weights and a checkpoint's, whose sha256 is returned."""
     info = describe_checkpoint(path)
-    # Upsampling has no weights: a run may have changed it.
-    if info.task != task or dataclasses.replace(info.config, upsampling=network.config.upsampling) != network.config:
+    # These have no weights: a run may have changed them.
+    same = {name: getattr(network.config, name) for name in ("upsampling", "smooth_noise")}
+    if info.task != task or dataclasses.replace(info.config, **same) != network.config:
         raise ConfigError(f"{path} is for another task than the run, or another network: no mean can be taken")
     other = load_checkpoint(path).state_dict()
     network.load_state_dict({name: (x + other[name].to(x)) / 2 for name, x in network.state_dict().items()})
@@ -105,7 +106,7 @@ def _decoder(config: PConvUNetConfig) -> list[str]:
     counts = ", ".join(map(str, config.blocks))
     return [
         f"{config.upsampling} upsampling",
-        *(["random numbers"] if config.noise else []),
+        *([("smooth " if config.smooth_noise else "") + "random numbers"] if config.noise else []),
         *([f"residual blocks after its stages: {counts}"] if config.blocks else []),
     ]
 

@@ -1,6 +1,7 @@
 """Trained networks to go on from in another form: copies with the same weights, and with something more to learn."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from pconv import PConvUNet
@@ -26,9 +27,9 @@ def with_noise(network: PConvUNet) -> PConvUNet:
     return noisy
 
 
-def with_upsampling(network: PConvUNet, upsampling: str) -> PConvUNet:
-    """Copy a network with the same weights, for training to go on with another upsampling."""
-    other = PConvUNet(replace(network.config, upsampling=upsampling)).train(network.training)
+def with_options(network: PConvUNet, **options: Any) -> PConvUNet:
+    """Copy a network with the same weights, for training to go on with other options of its config that have none."""
+    other = PConvUNet(replace(network.config, **options)).train(network.training)
     other.load_state_dict(network.state_dict())
     return other
 
