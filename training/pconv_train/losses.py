@@ -131,7 +131,8 @@ def total_loss(
         features: Ψ; needed if `weights.need_vgg`.
         perceptual_crop: Side of the random window to which Ψ is applied, px; None: the whole picture.
         generator: CPU generator that places the window.
-        turned: Whether the window is another of each picture, turned by any angle and 0.9 to 1.44 times its size.
+        turned: Whether the window is another of each picture, turned by any angle, and 0.9 to 1.44 times as large as it
+            was there, or as much larger as it has to be to lie within the picture.
 
     Returns:
         The weighted sum, and each unweighted term by name, detached.
@@ -174,10 +175,7 @@ def _window(target: Tensor, side: int | None, generator: torch.Generator | None)
 
 
 def _turned_window(target: Tensor, side: int | None, generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
-    """Place a square that lies within each picture, and sample it bicubically: what VGG favours has no direction then.
-
-    Without it the texture that pleases Ψ most is that of the axes and of a period that its filters are made for.
-    """
+    """Place a square that lies within each picture, sampled bicubically: what VGG favours has no direction then."""
     count, _, height, width = target.shape
     shorter = min(height, width)
     side = min(side or shorter, shorter)
