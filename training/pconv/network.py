@@ -120,7 +120,7 @@ class Stage(nn.Module):
             valids: `(N, 1, H, W)` each; ignored by the plain twin.
             period: Of the random numbers, places.
             blocks: Residual blocks to run on the output. They do not see this stage's random numbers, of which they
-                would make strokes along the axes (training/RECIPE.md, "A weave, and where it comes from").
+                would make strokes along the axes (training/RECIPE.md, "Strokes along the axes").
 
         Returns:
             Features `(N, C, H', W')`, 0 wherever not valid, and their mask `(N, 1, H', W')`.
