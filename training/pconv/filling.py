@@ -25,7 +25,7 @@ _Window = tuple[slice, slice, slice, slice]  # rows and columns of a tile, and o
 
 TILE = 768  # px; with its surroundings 1024², for which the compact network takes 0.7 GB
 HALO = 128  # px around a tile: more than the widest hole that is filled in one go
-WIDE_IF_REFINED = 64  # px; WIDE at full size, if that is refined (training/RECIPE.md, "Trained with the correction solved")
+WIDE_IF_REFINED = 64  # px; WIDE at full size, if that is refined (RECIPE.md, "Trained with the correction solved")
 BORDER = 8  # px of mirror image around a picture whose border the hole touches (training/RECIPE.md)
 _BLEND = 32  # px around a tile over which it fades into the next
 

@@ -21,7 +21,8 @@ def random_map(like: Tensor, period: int, training: bool, smooth: bool = False) 
         period: Places after which they repeat, unless training.
         training: Draw new ones for each picture, from torch's generator; else the same ones at every call.
         smooth: Each the sum of 2×2 independent ones ÷ 2. Waves of 2 places, which run along the axes alone, are gone:
-            enlarged ×2 they meet their own image, and stand out as strokes (training/RECIPE.md, "Strokes along the axes").
+            enlarged ×2 they meet their own image, and stand out as strokes (training/RECIPE.md, "Strokes along the
+            axes").
 
     Returns:
         `(N, 1, H, W)`, or `(1, 1, H, W)` when they are the same for all.
