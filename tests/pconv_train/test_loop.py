@@ -522,6 +522,21 @@ def test_upsampling_is_changed_only_when_asked(small_config, tmp_path, given, wa
         assert network.config.upsampling == given or (given is None and network.config.upsampling == before)
 
 
+def test_turned_windows_change_what_is_learnt_and_the_card_says_so(small_config, tmp_path, vgg_file):
+    weights = []
+    for turned in (False, True):
+        config = replace(
+            small_config, steps=1, vgg=str(vgg_file), perceptual_crop=16, loss=LossWeights(), perceptual_turned=turned
+        )
+        run = make_run(tmp_path / str(turned))
+        (run / "config.json").write_text(config.to_json())
+        train(config, run)
+        weights.append(read_state(run)["network"]["encoder.0.conv.weight"])
+        export(run, tmp_path / "exported.safetensors")
+        assert (" VGG saw it at any angle." in model_card(tmp_path / "exported.safetensors")) == turned
+    assert not torch.equal(*weights)
+
+
 def test_numbers_are_made_smooth_where_there_are_some(small_config, tmp_path):
     with pytest.raises(ConfigError, match="give --noise, too"):
         replace(small_config, smooth_noise=True).build_network()
