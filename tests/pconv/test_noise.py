@@ -4,7 +4,7 @@ import pytest
 import torch
 from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm, load_checkpoint, save_checkpoint
 from pconv.noise import PERIOD, random_map
-from pconv_train.warm_start import with_noise, with_options
+from pconv_train.warm_start import with_noise, with_options, with_smooth_noise
 
 CONFIG = PConvUNetConfig((6, 8, 8), (5, 3, 3))
 
@@ -77,6 +77,19 @@ def test_smooth_numbers_are_those_of_the_decoder_and_travel_with_the_checkpoint(
         for stage in net.decoder[:-1]:
             stage.noise_strength.zero_()
     assert torch.equal(smooth(image, hole), rough(image, hole))
+
+
+@torch.no_grad()
+def test_numbers_made_smooth_are_stronger_once():
+    rough = network(replace(CONFIG, noise=True))
+    smooth = with_smooth_noise(rough)
+    assert smooth.config == replace(rough.config, smooth_noise=True)
+    assert with_smooth_noise(smooth) is smooth
+    before, after = rough.state_dict(), smooth.state_dict()
+    strengths = [name for name in before if name.endswith("noise_strength")]
+    assert strengths
+    for name in before:
+        torch.testing.assert_close(after[name], (1.3 if name in strengths else 1) * before[name], rtol=1e-6, atol=0)
 
 
 @torch.no_grad()

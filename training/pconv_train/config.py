@@ -13,7 +13,7 @@ from pconv.network import UPSAMPLINGS
 
 from pconv_train.data import TASKS
 from pconv_train.losses import LossWeights
-from pconv_train.warm_start import with_blocks, with_noise, with_options
+from pconv_train.warm_start import with_blocks, with_noise, with_options, with_smooth_noise
 
 OWN_INIT = "init-"  # begins the name of a run's own copy of --init
 SCHEDULES = ("cosine", "constant")
@@ -121,7 +121,7 @@ class TrainConfig:
         network = with_noise(network) if self.noise else network
         if self.smooth_noise and not network.config.noise:
             raise ConfigError("--smooth-noise is for a network with random numbers: give --noise, too")
-        network = with_options(network, smooth_noise=True) if self.smooth_noise else network
+        network = with_smooth_noise(network) if self.smooth_noise else network
         if self.blocks in ((), network.config.blocks):
             return network
         try:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from pconv import PConvUNet
 
+_SMOOTH_STRENGTH = 1.3  # times that of white numbers, of which more waves pass (training/RECIPE.md)
+
 
 def with_noise(network: PConvUNet) -> PConvUNet:
     """Copy a network that was trained without random numbers; the copy has them, at first in its decoder only.
@@ -32,6 +34,22 @@ def with_options(network: PConvUNet, **options: Any) -> PConvUNet:
     other = PConvUNet(replace(network.config, **options)).train(network.training)
     other.load_state_dict(network.state_dict())
     return other
+
+
+def with_smooth_noise(network: PConvUNet) -> PConvUNet:
+    """Copy a network with random numbers for them to be smooth, and stronger, so that as much texture is made of them.
+
+    Returns:
+        A network in the same mode; the network itself if they are smooth already.
+    """
+    if network.config.smooth_noise:
+        return network
+    smooth = with_options(network, smooth_noise=True)
+    with torch.no_grad():
+        for name, parameter in smooth.named_parameters():
+            if name.endswith(".noise_strength"):
+                parameter.mul_(_SMOOTH_STRENGTH)
+    return smooth
 
 
 def with_blocks(network: PConvUNet, blocks: tuple[int, ...]) -> PConvUNet:
