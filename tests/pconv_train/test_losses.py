@@ -142,20 +142,38 @@ def test_l1_weights_leave_out_all_that_needs_vgg():
     assert set(terms) == {"valid", "hole"}
 
 
-def test_perceptual_crop_shows_psi_one_window_of_all_pictures():
+def test_perceptual_crop_shows_psi_a_window_around_a_place_of_each_hole():
     seen = []
 
     def features(image: torch.Tensor) -> list[torch.Tensor]:
         seen.append(image)
         return [image]
 
-    target = torch.arange(2 * 3 * 12 * 13).view(2, 3, 12, 13).float() / 1000
-    generator = torch.Generator().manual_seed(1)
-    total_loss(target, target, tensor(HOLE), LossWeights(), features, 4, generator)
+    rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
+    target = torch.stack([rows, columns, 0 * rows]).expand(3, 3, 40, 50)  # what is seen says where it comes from
+    hole = torch.zeros(3, 1, 40, 50)
+    hole[0, :, 20, 30] = hole[1, :, 1, 49] = 1  # in the picture, in a corner; none in the third
+    total_loss(target, target, hole, LossWeights(), features, 8, torch.Generator().manual_seed(1))
     gt, (out, comp) = seen[0], seen[1].chunk(2)
-    assert gt.shape == (2, 3, 4, 4)
+    assert gt.shape == (3, 3, 8, 8)
     assert torch.equal(out, gt)
     assert torch.equal(comp, gt)
+    assert gt[:2, :2, 0, 0].tolist() == [[16, 26], [0, 42]]
+    assert torch.equal(gt[:, :2, 7, 7], gt[:, :2, 0, 0] + 7)
+
+
+def test_all_places_of_a_hole_may_be_the_middle_of_a_window():
+    seen = []
+
+    def features(image: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(image)
+        return [image]
+
+    target = torch.arange(24.0).expand(200, 3, 24, 24)
+    hole = torch.zeros(200, 1, 24, 24)
+    hole[..., 12, [6, 9, 17]] = 1
+    total_loss(target, target, hole, LossWeights(tv=0), features, 4, torch.Generator().manual_seed(1))
+    assert set(seen[0][:, 0, 0, 0].tolist()) == {4, 7, 15}
 
 
 def test_a_turned_window_shows_psi_a_square_of_each_picture_at_an_angle_of_its_own():

@@ -129,9 +129,10 @@ def total_loss(
         hole: `(N, 1, H, W)` of {0, 1}, 1 = hole.
         weights: Of the five terms.
         features: Ψ; needed if `weights.need_vgg`.
-        perceptual_crop: Side of the random window to which Ψ is applied, px; None: the whole picture.
+        perceptual_crop: Side of the window to which Ψ is applied, px, around a random pixel of each hole; None:
+            the whole picture.
         generator: CPU generator that places the window.
-        turned: Whether the window is another of each picture, turned by any angle, and 0.9 to 1.44 times as large as it
+        turned: Whether the window is anywhere in the picture, turned by any angle, and 0.9 to 1.44 times as large as it
             was there, or as much larger as it has to be to lie within the picture.
 
     Returns:
@@ -148,7 +149,7 @@ def total_loss(
         terms["ssim"] = ssim_loss(comp, target)
     if weights.need_vgg:
         assert features is not None, "perceptual and style terms need VGG features"
-        window = (_turned_window if turned else _window)(target, perceptual_crop, generator)
+        window = (_turned_window if turned else _window)(hole, perceptual_crop, generator)
         # Without a valid term nothing holds I_out to the known pixels, so only I_comp is worth looking at.
         shown = (output, comp) if weights.valid else (comp,)
         with torch.no_grad():
@@ -166,17 +167,22 @@ def total_loss(
     return total, {name: term.detach() for name, term in terms.items()}
 
 
-def _window(target: Tensor, side: int | None, generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
-    height, width = target.shape[-2:]
-    crop = (min(side or height, height), min(side or width, width))
-    top = int(torch.randint(height - crop[0] + 1, (), generator=generator))
-    left = int(torch.randint(width - crop[1] + 1, (), generator=generator))
-    return lambda image: image[..., top : top + crop[0], left : left + crop[1]]
+def _window(hole: Tensor, side: int | None, generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
+    """Place a window of each picture around a random pixel of its hole: elsewhere I_comp has nothing to learn."""
+    lengths = hole.shape[-2:]
+    crop = [min(side or length, length) for length in lengths]
+    views = []
+    for inside in hole[:, 0]:
+        places = (inside if inside.any() else inside + 1).nonzero()
+        middle = places[int(torch.randint(len(places), (), generator=generator))].tolist()
+        corner = [min(max(0, at - c // 2), n - c) for at, c, n in zip(middle, crop, lengths, strict=True)]
+        views.append(tuple(slice(at, at + c) for at, c in zip(corner, crop, strict=True)))
+    return lambda image: torch.stack([one[(..., *view)] for one, view in zip(image, views, strict=True)])
 
 
-def _turned_window(target: Tensor, side: int | None, generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
+def _turned_window(hole: Tensor, side: int | None, generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
     """Place a square that lies within each picture, sampled bicubically: what VGG favours has no direction then."""
-    count, _, height, width = target.shape
+    count, _, height, width = hole.shape
     shorter = min(height, width)
     side = min(side or shorter, shorter)
     angle = 2 * math.pi * torch.rand(count, generator=generator)
@@ -190,5 +196,5 @@ def _turned_window(target: Tensor, side: int | None, generator: torch.Generator 
     )
     rows = (seen * cos / width, -seen * sin / width, x), (seen * sin / height, seen * cos / height, y)
     theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
-    grid = F.affine_grid(theta, [count, 3, side, side], align_corners=False).to(target.device)
+    grid = F.affine_grid(theta, [count, 3, side, side], align_corners=False).to(hole.device)
     return lambda image: F.grid_sample(image, grid, "bicubic", "border", align_corners=False)
