@@ -544,6 +544,8 @@ def test_numbers_are_made_smooth_where_there_are_some(small_config, tmp_path):
     save_checkpoint(begun, replace(small_config, noise=True).build_network())
     run = make_run(tmp_path / "run")
     config = replace(small_config, init=str(begun), smooth_noise=True, steps=2)
+    white, smooth = (network.decoder[0].noise_strength for network in (load_checkpoint(begun), config.build_network()))
+    torch.testing.assert_close(smooth, 1.3 * white, rtol=1e-3, atol=0)
     (run / "config.json").write_text(config.to_json())
     train(config, run)
     export(run, tmp_path / "mean.safetensors", mean_with=begun)  # of the same weights, whatever they are used with

@@ -169,11 +169,14 @@ def total_loss(
 
 def _window(hole: Tensor, side: int | None, generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
     """Place a window of each picture around a random pixel of its hole: elsewhere I_comp has nothing to learn."""
+    if side is None:
+        return lambda image: image
     lengths = hole.shape[-2:]
-    crop = [min(side or length, length) for length in lengths]
+    crop = [min(side, length) for length in lengths]
     views = []
     for inside in hole[:, 0]:
-        places = (inside if inside.any() else inside + 1).nonzero()
+        places = inside.nonzero()
+        places = places if len(places) else torch.ones_like(inside).nonzero()
         middle = places[int(torch.randint(len(places), (), generator=generator))].tolist()
         corner = [min(max(0, at - c // 2), n - c) for at, c, n in zip(middle, crop, lengths, strict=True)]
         views.append(tuple(slice(at, at + c) for at, c in zip(corner, crop, strict=True)))
