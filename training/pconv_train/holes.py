@@ -122,7 +122,7 @@ def load_hole(path: Path, rng: np.random.Generator, side: int) -> Hole:
     x, y = int(rng.integers(picture.width - cut + 1)), int(rng.integers(picture.height - cut + 1))
     picture = picture.resize((side, side), Image.Resampling.NEAREST, (x, y, x + cut, y + cut))
     hole = dilate(np.asarray(picture) > 0, int(rng.choice([0, 0, 1, 2, 4])))
-    return hole[:, ::-1] if rng.random() < 0.5 else hole
+    return np.ascontiguousarray(hole[:, ::-1]) if rng.random() < 0.5 else hole
 
 
 def dilate(hole: Hole, radius: int) -> Hole:
