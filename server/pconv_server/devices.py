@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pconv.precision import has_bf16
+from pconv.precision import prefers_bf16
 
 from pconv_server.errors import SetupError
 
@@ -67,7 +67,7 @@ def describe(name: str) -> str:
 
 def _precision(name: str, wanted: Precision) -> str:
     if wanted == "auto":
-        return "bf16" if has_bf16(name) else "fp32"
+        return "bf16" if prefers_bf16(name) else "fp32"
     if wanted == "fp16" and name == "cpu":
         raise SetupError("--precision fp16 is for GPUs: on the CPU use fp32, or bf16 where it has it")
     return wanted

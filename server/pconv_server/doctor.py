@@ -67,13 +67,13 @@ def check_torch() -> Iterator[Check]:
     """PyTorch, its GPUs, and whether it has code for them."""
     try:
         import torch
-        from pconv.precision import has_bf16
+        from pconv.precision import prefers_bf16
 
         from pconv_server.devices import describe
     except (ImportError, OSError) as error:
         yield Check(f"PyTorch does not load: {error}", "install it again: https://pytorch.org/get-started/locally/")
         return
-    yield Check(f"PyTorch {torch.__version__}, CPU {describe('cpu')}, {'bf16' if has_bf16('cpu') else 'fp32'}")
+    yield Check(f"PyTorch {torch.__version__}, CPU {describe('cpu')}, {'bf16' if prefers_bf16('cpu') else 'fp32'}")
     if torch.version.cuda is None:
         yield Check("no CUDA in this PyTorch: serving on the CPU")
     elif not torch.cuda.is_available():

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from pconv.precision import has_bf16
+from pconv.precision import prefers_bf16
 from pconv_api import Box
 from pconv_api.v1 import pconv_pb2 as pb
 from pconv_server import cli, doctor
@@ -55,7 +55,7 @@ def test_serve_status_and_stop(serve, config_home):
     process, line = serve("--port", "0")
     known = read_connection()
     assert known.address in line
-    assert ("bf16" if has_bf16("cpu") else "fp32") in line
+    assert ("bf16" if prefers_bf16("cpu") else "fp32") in line
     for word in ("cpu", "inpaint (custom)", "GB", "pconv-server"):
         assert word in line
     assert stat.S_IMODE((config_home / "connection.json").stat().st_mode) == 0o600

@@ -141,6 +141,26 @@ def test_wide_parts_of_holes_can_be_left_to_a_reduced_picture(narrow):
     assert all(hole.any() for hole in holes)
 
 
+def test_easy_samples_come_first_and_their_holes_grow(photos):
+    easy = CropDataset(find_photos(photos), CropSettings("inpaint", 64, seed=5, easy=400))
+    plain = CropDataset(find_photos(photos), CropSettings("inpaint", 64, seed=5))
+    middle = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    middle[:, 28:36, 28:36] = 1
+    assert torch.equal(easy[0][1], middle)
+    areas = [easy[number][1].sum().item() for number in range(400)]
+    assert np.mean(areas[:100]) < 0.7 * np.mean(areas[150:250]) < 0.6 * np.mean(areas[300:])
+    assert all(torch.equal(a, b) for a, b in zip(easy[400], plain[400], strict=True))
+    assert all(torch.equal(easy[number][0], easy[number][2]) for number in range(20))
+
+
+def test_easy_samples_are_drawn_edges_and_photographs(photos, monkeypatch):
+    photo = np.full((64, 64, 3), 77, np.uint8)
+    monkeypatch.setattr("pconv_train.data.random_crop", lambda *_: photo)
+    samples = CropDataset(find_photos(photos), CropSettings("inpaint", 64, seed=5, easy=200))
+    taken = [(samples[number][2] == 77).all().item() for number in range(200)]
+    assert 0.3 < np.mean(taken) < 0.5
+
+
 def test_crops_cover_one_to_max_scale_times_the_size(tmp_path):
     ramp = np.linspace(0, 255, 400).astype(np.uint8)
     pixels = np.repeat(ramp[None, :, None], 300, 0).repeat(3, 2)

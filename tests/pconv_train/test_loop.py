@@ -282,8 +282,11 @@ def test_the_last_step_is_saved_before_it_is_validated(small_config, tmp_path, m
     assert read_state(run)["progress"]["step"] == 6
 
 
-@pytest.mark.parametrize(("has", "wanted"), [({}, torch.float32), ({"amx_bf16": True}, torch.bfloat16)])
-def test_emulated_bf16_is_not_taken(monkeypatch, has, wanted):
+@pytest.mark.parametrize(
+    ("has", "wanted"),
+    [({}, torch.float32), ({"avx512_bf16": True}, torch.float32), ({"amx_bf16": True}, torch.bfloat16)],
+)
+def test_bf16_is_taken_where_it_is_faster(monkeypatch, has, wanted):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
     assert choose_precision("auto", torch.device("cpu")) == wanted
 

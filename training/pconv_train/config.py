@@ -34,6 +34,7 @@ class TrainConfig:
     exclude: tuple[str, ...] = ()
     layout: str = "folder"  # "folder", "imagenet", "places2" or "celeba-hq"
     holes: str | None = None  # folder of mask files; None: generated
+    easy: int = 0  # pictures at the beginning that are drawn edges, or photographs, with holes that begin small
     validation: int = 32  # photos held out for validation
     # Task and network.
     task: str = "inpaint"
@@ -92,6 +93,8 @@ class TrainConfig:
             raise ConfigError(f"SSIM, of the loss and of validation, needs --crop of at least 11 px, got {self.crop}")
         if self.edge and self.task != "inpaint":
             raise ConfigError(f"--edge {self.edge} would hide the lattice pixels of --task {self.task}: give --edge 0")
+        if self.easy and self.task != "inpaint":
+            raise ConfigError(f"--easy is for --task inpaint, not {self.task}")
         if self.coarse and self.task != "refine":
             raise ConfigError(f"--coarse is for --task refine, not {self.task}")
         if self.stages is not None and self.stages > self.deepest_stages():

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from pconv_train.edges import DRAWN, draw_difficulty, draw_edges, small_hole
 from pconv_train.holes import load_hole, random_hole
 
 TASKS = ("inpaint", "upscale", "refine")
@@ -84,6 +85,7 @@ class CropSettings:
     hole_ratio: tuple[float, float] = (0.01, 0.6)
     hole_files: tuple[Path, ...] = ()  # mask files instead of generated holes
     narrow: bool = False  # leave out the wide parts of holes, which come from a reduced picture (pconv.filling)
+    easy: int = 0  # samples at the beginning that are of pconv_train.edges
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -113,8 +115,15 @@ class CropDataset(Dataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         """Make sample `number` ≥ 0 of the endless stream."""
         rng = np.random.default_rng((self.settings.seed, 1, number))
-        target = self._crop(number, rng)
-        return make_sample(target, self.settings, rng)
+        if number < self.settings.easy:
+            return self._easy(number, rng)
+        return make_sample(self._crop(number, rng), self.settings, rng)
+
+    def _easy(self, number: int, rng: np.random.Generator) -> Sample:
+        size, difficulty = self.settings.size, draw_difficulty(rng, number / self.settings.easy)
+        target = draw_edges(rng, size, difficulty) if rng.random() < DRAWN else self._crop(number, rng)
+        hole = torch.from_numpy(small_hole(rng, size, difficulty))[None].to(torch.uint8)
+        return _to_tensor(target), hole, _to_tensor(target)
 
     def _crop(self, number: int, rng: np.random.Generator) -> Rgb8:
         epoch, position = divmod(number, len(self.photos))

@@ -69,7 +69,8 @@ def train(config: TrainConfig, run: Path) -> Progress:
     photos, held = _split(config)
     holes = tuple(find_photos(Path(config.holes))) if config.holes else ()
     narrow = config.edge > 0  # as it is used
-    settings = CropSettings(config.task, config.crop, config.seed, config.max_scale, hole_files=holes, narrow=narrow)
+    where = config.task, config.crop, config.seed, config.max_scale
+    settings = CropSettings(*where, hole_files=holes, narrow=narrow, easy=config.easy)
     validation = fixed_samples(held, settings) if rank == 0 else []
 
     # Network.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
-from pconv.precision import has_bf16
+from pconv.precision import prefers_bf16
 from torch import Tensor
 
 from pconv_train.config import ConfigError, TrainConfig
@@ -27,7 +27,7 @@ def join_processes(config: TrainConfig) -> tuple[int, int, torch.device]:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Pick the dtype of the network's convolutions: what the hardware does fast, unless told otherwise."""
     if name == "auto":
-        if has_bf16(str(device)):
+        if prefers_bf16(str(device)):
             return torch.bfloat16
         return torch.float16 if device.type == "cuda" else torch.float32
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
