@@ -66,7 +66,7 @@ def test_finetune_starts_from_a_checkpoint_with_the_paper_s_rate(photos, tmp_pat
         ),
         (
             ["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--task", "upscale", "--easy", "9"],
-            "--easy is for --task inpaint",
+            "--easy and --edges are for --task inpaint",
         ),
         (["fit", "{photos}", "--name", "{tmp}/r"], "either --steps or --hours"),
         (["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--device", "gpu"], "auto, cpu, cuda or cuda:N"),

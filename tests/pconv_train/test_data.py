@@ -148,7 +148,7 @@ def test_easy_samples_come_first_and_their_holes_grow(photos):
     middle[:, 28:36, 28:36] = 1
     assert torch.equal(easy[0][1], middle)
     areas = [easy[number][1].sum().item() for number in range(400)]
-    assert np.mean(areas[:100]) < 0.7 * np.mean(areas[150:250]) < 0.6 * np.mean(areas[300:])
+    assert np.mean(areas[:80]) < 0.6 * np.mean(areas[280:])
     assert all(torch.equal(a, b) for a, b in zip(easy[400], plain[400], strict=True))
     assert all(torch.equal(easy[number][0], easy[number][2]) for number in range(20))
 
@@ -159,6 +159,15 @@ def test_easy_samples_are_drawn_edges_and_photographs(photos, monkeypatch):
     samples = CropDataset(find_photos(photos), CropSettings("inpaint", 64, seed=5, easy=200))
     taken = [(samples[number][2] == 77).all().item() for number in range(200)]
     assert 0.3 < np.mean(taken) < 0.5
+
+
+def test_edges_are_a_share_of_all_samples_and_each_cell_of_a_large_one_has_a_hole(photos):
+    mixed = CropDataset(find_photos(photos), CropSettings("inpaint", 96, seed=5, edges=0.3))
+    holes = [mixed[number][1][0] for number in range(200)]
+    cells = [[hole[y : y + 64, x : x + 64].any() for y in (0, 64) for x in (0, 64)] for hole in holes]
+    small = [all(cell) and hole.sum() < 2000 for cell, hole in zip(cells, holes, strict=True)]
+    assert holes[0].shape == (96, 96)
+    assert 0.1 < np.mean(small) < 0.4
 
 
 def test_crops_cover_one_to_max_scale_times_the_size(tmp_path):

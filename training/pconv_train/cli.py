@@ -67,6 +67,7 @@ def fit(
     exclude: Annotated[list[str] | None, typer.Option(help="Pattern of file names to leave out.", rich_help_panel=_MAIN)] = None,
     holes: Annotated[Path | None, typer.Option(help="Folder of mask files (white = hole), not generated holes.", exists=True, file_okay=False, rich_help_panel=_MAIN)] = None,
     easy: Annotated[int, typer.Option(min=0, help="So many pictures at the beginning are easy: drawn edges or photographs, with holes that begin small and grow.", rich_help_panel=_MAIN)] = 0,
+    edges: Annotated[float, typer.Option(min=0, max=1, help="Share of such pictures, by then with larger holes, among the others.", rich_help_panel=_MAIN)] = 0.0,
     validation: Annotated[int, typer.Option(min=0, help="Photos held out.", rich_help_panel=_MAIN)] = 32,
     steps: Annotated[int | None, typer.Option(min=1, rich_help_panel=_LEARN)] = None,
     hours: Annotated[float | None, typer.Option(min=0, rich_help_panel=_LEARN)] = None,

@@ -35,6 +35,7 @@ class TrainConfig:
     layout: str = "folder"  # "folder", "imagenet", "places2" or "celeba-hq"
     holes: str | None = None  # folder of mask files; None: generated
     easy: int = 0  # pictures at the beginning that are drawn edges, or photographs, with holes that begin small
+    edges: float = 0.0  # share of such pictures, at their hardest, among the others
     validation: int = 32  # photos held out for validation
     # Task and network.
     task: str = "inpaint"
@@ -93,8 +94,8 @@ class TrainConfig:
             raise ConfigError(f"SSIM, of the loss and of validation, needs --crop of at least 11 px, got {self.crop}")
         if self.edge and self.task != "inpaint":
             raise ConfigError(f"--edge {self.edge} would hide the lattice pixels of --task {self.task}: give --edge 0")
-        if self.easy and self.task != "inpaint":
-            raise ConfigError(f"--easy is for --task inpaint, not {self.task}")
+        if (self.easy or self.edges) and self.task != "inpaint":
+            raise ConfigError(f"--easy and --edges are for --task inpaint, not {self.task}")
         if self.coarse and self.task != "refine":
             raise ConfigError(f"--coarse is for --task refine, not {self.task}")
         if self.stages is not None and self.stages > self.deepest_stages():

@@ -6,6 +6,7 @@ where a run was interrupted.
 
 import hashlib
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from pconv_train.edges import DRAWN, draw_difficulty, draw_edges, small_hole
+from pconv_train.edges import CELL, DRAWN, draw_difficulty, draw_edges, small_hole
 from pconv_train.holes import load_hole, random_hole
 
 TASKS = ("inpaint", "upscale", "refine")
@@ -86,6 +87,7 @@ class CropSettings:
     hole_files: tuple[Path, ...] = ()  # mask files instead of generated holes
     narrow: bool = False  # leave out the wide parts of holes, which come from a reduced picture (pconv.filling)
     easy: int = 0  # samples at the beginning that are of pconv_train.edges
+    edges: float = 0.0  # share of them among the others
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -115,15 +117,23 @@ class CropDataset(Dataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         """Make sample `number` ≥ 0 of the endless stream."""
         rng = np.random.default_rng((self.settings.seed, 1, number))
-        if number < self.settings.easy:
-            return self._easy(number, rng)
+        if number < self.settings.easy or (self.settings.edges and rng.random() < self.settings.edges):
+            return self._edges(number, rng)
         return make_sample(self._crop(number, rng), self.settings, rng)
 
-    def _easy(self, number: int, rng: np.random.Generator) -> Sample:
-        size, difficulty = self.settings.size, draw_difficulty(rng, number / self.settings.easy)
-        target = draw_edges(rng, size, difficulty) if rng.random() < DRAWN else self._crop(number, rng)
-        hole = torch.from_numpy(small_hole(rng, size, difficulty))[None].to(torch.uint8)
-        return _to_tensor(target), hole, _to_tensor(target)
+    def _edges(self, number: int, rng: np.random.Generator) -> Sample:
+        """Lay out cells that have a small hole each, so that in a large crop the holes are not too few to count."""
+        settings = self.settings
+        difficulty = draw_difficulty(rng, min(1.0, number / max(1, settings.easy)))
+        photo, places = self._crop(number, rng), range(0, settings.size, CELL)
+        target, hole = np.empty_like(photo), np.zeros(photo.shape[:2], bool)
+        for top, left in itertools.product(places, places):
+            cell = slice(top, top + CELL), slice(left, left + CELL)
+            height, width = hole[cell].shape
+            drawn = draw_edges(rng, CELL, difficulty)[:height, :width]
+            target[cell] = drawn if rng.random() < DRAWN else photo[cell]
+            hole[cell] = small_hole(rng, CELL, difficulty)[:height, :width]
+        return _to_tensor(target), torch.from_numpy(hole)[None].to(torch.uint8), _to_tensor(target)
 
     def _crop(self, number: int, rng: np.random.Generator) -> Rgb8:
         epoch, position = divmod(number, len(self.photos))

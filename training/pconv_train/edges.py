@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 from pconv_train.holes import Hole
 
 DRAWN = 0.6  # share of drawn pictures; the others are photographs
+CELL = 64  # px; side of a drawn picture, larger samples have several
 _FINER = 4  # edges are drawn so many times as large, then reduced
 
 

@@ -70,7 +70,7 @@ def train(config: TrainConfig, run: Path) -> Progress:
     holes = tuple(find_photos(Path(config.holes))) if config.holes else ()
     narrow = config.edge > 0  # as it is used
     where = config.task, config.crop, config.seed, config.max_scale
-    settings = CropSettings(*where, hole_files=holes, narrow=narrow, easy=config.easy)
+    settings = CropSettings(*where, hole_files=holes, narrow=narrow, easy=config.easy, edges=config.edges)
     validation = fixed_samples(held, settings) if rank == 0 else []
 
     # Network.
