@@ -12,6 +12,7 @@ from pconv import PConvUNet, PConvUNetConfig, load_checkpoint
 from pconv.network import UPSAMPLINGS
 
 from pconv_train.data import TASKS
+from pconv_train.edges import CELL
 from pconv_train.losses import LossWeights
 from pconv_train.warm_start import with_blocks, with_noise, with_options, with_smooth_noise
 
@@ -96,6 +97,8 @@ class TrainConfig:
             raise ConfigError(f"--edge {self.edge} would hide the lattice pixels of --task {self.task}: give --edge 0")
         if (self.easy or self.edges) and self.task != "inpaint":
             raise ConfigError(f"--easy and --edges are for --task inpaint, not {self.task}")
+        if (self.easy or self.edges) and self.crop < CELL:
+            raise ConfigError(f"--easy and --edges need --crop of at least {CELL} px, got {self.crop}")
         if self.coarse and self.task != "refine":
             raise ConfigError(f"--coarse is for --task refine, not {self.task}")
         if self.stages is not None and self.stages > self.deepest_stages():

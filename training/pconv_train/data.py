@@ -6,7 +6,6 @@ where a run was interrupted.
 
 import hashlib
 import io
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -21,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from pconv_train.edges import CELL, DRAWN, draw_difficulty, draw_edges, small_hole
+from pconv_train.edges import draw_difficulty, lay_out_cells
 from pconv_train.holes import load_hole, random_hole
 
 TASKS = ("inpaint", "upscale", "refine")
@@ -122,17 +121,8 @@ class CropDataset(Dataset[Sample]):
         return make_sample(self._crop(number, rng), self.settings, rng)
 
     def _edges(self, number: int, rng: np.random.Generator) -> Sample:
-        """Lay out cells that have a small hole each, so that in a large crop the holes are not too few to count."""
-        settings = self.settings
-        difficulty = draw_difficulty(rng, min(1.0, number / max(1, settings.easy)))
-        photo, places = self._crop(number, rng), range(0, settings.size, CELL)
-        target, hole = np.empty_like(photo), np.zeros(photo.shape[:2], bool)
-        for top, left in itertools.product(places, places):
-            cell = slice(top, top + CELL), slice(left, left + CELL)
-            height, width = hole[cell].shape
-            drawn = draw_edges(rng, CELL, difficulty)[:height, :width]
-            target[cell] = drawn if rng.random() < DRAWN else photo[cell]
-            hole[cell] = small_hole(rng, CELL, difficulty)[:height, :width]
+        difficulty = draw_difficulty(rng, min(1.0, number / max(1, self.settings.easy)))
+        target, hole = lay_out_cells(rng, self._crop(number, rng), difficulty)
         return _to_tensor(target), torch.from_numpy(hole)[None].to(torch.uint8), _to_tensor(target)
 
     def _crop(self, number: int, rng: np.random.Generator) -> Rgb8:

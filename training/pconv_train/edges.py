@@ -6,6 +6,7 @@ fill, which the correction of `pconv.edge` gives it for nothing, there is next t
 https://doi.org/10.1145/1553374.1553380).
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -78,6 +79,30 @@ def draw_edges(rng: np.random.Generator, side: int, difficulty: float) -> NDArra
     if rng.random() < 0.7 * difficulty:
         pixels = pixels + rng.normal(0, rng.uniform(0, 10), (side, side, 1))
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def lay_out_cells(
+    rng: np.random.Generator, photo: NDArray[np.uint8], difficulty: float
+) -> tuple[NDArray[np.uint8], Hole]:
+    """Put drawn edges in place of some cells of a photo, and a small hole in each: one is too little in a large one.
+
+    Args:
+        rng: Source of all randomness.
+        photo: `(side, side, 3)` uint8; a cell that `CELL` leaves over at its border is cut off.
+        difficulty: 0 to 1, of all cells.
+
+    Returns:
+        Picture `(side, side, 3)` uint8, and hole `(side, side)` bool.
+    """
+    target, hole = photo.copy(), np.zeros(photo.shape[:2], bool)
+    places = range(0, photo.shape[0], CELL)
+    for top, left in itertools.product(places, places):
+        cell = slice(top, top + CELL), slice(left, left + CELL)
+        height, width = hole[cell].shape
+        if rng.random() < DRAWN:
+            target[cell] = draw_edges(rng, CELL, difficulty)[:height, :width]
+        hole[cell] = small_hole(rng, CELL, difficulty)[:height, :width]
+    return target, hole
 
 
 def _axes(side: int, middle: NDArray[np.float64], angle: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
