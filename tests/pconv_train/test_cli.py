@@ -65,10 +65,13 @@ def test_finetune_starts_from_a_checkpoint_with_the_paper_s_rate(photos, tmp_pat
             "layout 'imagenet': expected",
         ),
         (
-            ["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--task", "upscale", "--easy", "9"],
-            "--easy and --edges are for --task inpaint",
+            ["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--task", "upscale", "--curriculum", "9"],
+            "--curriculum and --curriculum-share are for --task inpaint",
         ),
-        (["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--edges", "0.5"], "--crop of at least 64 px"),
+        (
+            ["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--curriculum-share", "0.5"],
+            "--crop of at least 64 px",
+        ),
         (["fit", "{photos}", "--name", "{tmp}/r"], "either --steps or --hours"),
         (["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--device", "gpu"], "auto, cpu, cuda or cuda:N"),
         (["fit", "{photos}", "--name", "{tmp}/r", "--steps", "1", "--schedule", "constnat"], "cosine, constant"),

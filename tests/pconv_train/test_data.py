@@ -142,7 +142,7 @@ def test_wide_parts_of_holes_can_be_left_to_a_reduced_picture(narrow):
 
 
 def test_easy_samples_come_first_and_their_holes_grow(photos):
-    easy = CropDataset(find_photos(photos), CropSettings("inpaint", 64, seed=5, easy=400))
+    easy = CropDataset(find_photos(photos), CropSettings("inpaint", 64, seed=5, curriculum=400))
     plain = CropDataset(find_photos(photos), CropSettings("inpaint", 64, seed=5))
     middle = torch.zeros(1, 64, 64, dtype=torch.uint8)
     middle[:, 28:36, 28:36] = 1
@@ -156,7 +156,7 @@ def test_easy_samples_come_first_and_their_holes_grow(photos):
 def test_easy_samples_are_drawn_edges_and_photographs(photos, monkeypatch):
     photo = np.full((64, 64, 3), 77, np.uint8)
     monkeypatch.setattr("pconv_train.data.random_crop", lambda *_: photo)
-    samples = CropDataset(find_photos(photos), CropSettings("inpaint", 64, seed=5, easy=200))
+    samples = CropDataset(find_photos(photos), CropSettings("inpaint", 64, seed=5, curriculum=200))
     taken = [(samples[number][2] == 77).all().item() for number in range(200)]
     assert 0.3 < np.mean(taken) < 0.5
 
@@ -164,7 +164,7 @@ def test_easy_samples_are_drawn_edges_and_photographs(photos, monkeypatch):
 def test_edges_are_a_share_of_all_samples_and_each_cell_of_a_large_one_has_a_hole(photos, monkeypatch):
     photo = np.full((128, 128, 3), 77, np.uint8)
     monkeypatch.setattr("pconv_train.data.random_crop", lambda *_: photo)
-    mixed = CropDataset(find_photos(photos), CropSettings("inpaint", 128, seed=5, edges=0.3))
+    mixed = CropDataset(find_photos(photos), CropSettings("inpaint", 128, seed=5, curriculum_share=0.3))
     drawn = [sample for sample in (mixed[number] for number in range(200)) if (sample[2] != 77).any()]
     assert 40 < len(drawn) < 80
     for _, hole, _ in drawn:

@@ -285,8 +285,8 @@ def test_the_last_step_is_saved_before_it_is_validated(small_config, tmp_path, m
 def test_a_run_s_share_of_edges_is_that_of_its_samples(small_config, tmp_path, monkeypatch):
     seen, real = [], loop.CropDataset
     monkeypatch.setattr(loop, "CropDataset", lambda photos, crops: seen.append(crops) or real(photos, crops))
-    train(replace(small_config, crop=64, steps=2, easy=8, edges=0.5), make_run(tmp_path / "run"))
-    assert (seen[0].easy, seen[0].edges) == (8, 0.5)
+    train(replace(small_config, crop=64, steps=2, curriculum=8, curriculum_share=0.5), make_run(tmp_path / "run"))
+    assert (seen[0].curriculum, seen[0].curriculum_share) == (8, 0.5)
 
 
 @pytest.mark.parametrize(

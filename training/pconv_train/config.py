@@ -11,8 +11,8 @@ from typing import Self
 from pconv import PConvUNet, PConvUNetConfig, load_checkpoint
 from pconv.network import UPSAMPLINGS
 
+from pconv_train.curriculum import CELL
 from pconv_train.data import TASKS
-from pconv_train.edges import CELL
 from pconv_train.losses import LossWeights
 from pconv_train.warm_start import with_blocks, with_noise, with_options, with_smooth_noise
 
@@ -35,8 +35,8 @@ class TrainConfig:
     exclude: tuple[str, ...] = ()
     layout: str = "folder"  # "folder", "imagenet", "places2" or "celeba-hq"
     holes: str | None = None  # folder of mask files; None: generated
-    easy: int = 0  # pictures at the beginning that are drawn edges, or photographs, with holes that begin small
-    edges: float = 0.0  # share of such pictures, at their hardest, among the others
+    curriculum: int = 0  # pictures at the beginning that are drawn edges, or photographs, with holes that begin small
+    curriculum_share: float = 0.0  # share of such pictures, at their hardest, among the others
     validation: int = 32  # photos held out for validation
     # Task and network.
     task: str = "inpaint"
@@ -95,10 +95,10 @@ class TrainConfig:
             raise ConfigError(f"SSIM, of the loss and of validation, needs --crop of at least 11 px, got {self.crop}")
         if self.edge and self.task != "inpaint":
             raise ConfigError(f"--edge {self.edge} would hide the lattice pixels of --task {self.task}: give --edge 0")
-        if (self.easy or self.edges) and self.task != "inpaint":
-            raise ConfigError(f"--easy and --edges are for --task inpaint, not {self.task}")
-        if (self.easy or self.edges) and self.crop < CELL:
-            raise ConfigError(f"--easy and --edges need --crop of at least {CELL} px, got {self.crop}")
+        if (self.curriculum or self.curriculum_share) and self.task != "inpaint":
+            raise ConfigError(f"--curriculum and --curriculum-share are for --task inpaint, not {self.task}")
+        if (self.curriculum or self.curriculum_share) and self.crop < CELL:
+            raise ConfigError(f"--curriculum and --curriculum-share need --crop of at least {CELL} px, got {self.crop}")
         if self.coarse and self.task != "refine":
             raise ConfigError(f"--coarse is for --task refine, not {self.task}")
         if self.stages is not None and self.stages > self.deepest_stages():

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from pconv_train.edges import draw_difficulty, lay_out_cells
+from pconv_train.curriculum import draw_difficulty, lay_out_cells
 from pconv_train.holes import load_hole, random_hole
 
 TASKS = ("inpaint", "upscale", "refine")
@@ -85,8 +85,8 @@ class CropSettings:
     hole_ratio: tuple[float, float] = (0.01, 0.6)
     hole_files: tuple[Path, ...] = ()  # mask files instead of generated holes
     narrow: bool = False  # leave out the wide parts of holes, which come from a reduced picture (pconv.filling)
-    easy: int = 0  # samples at the beginning that are of pconv_train.edges
-    edges: float = 0.0  # share of them among the others
+    curriculum: int = 0  # samples at the beginning that are of pconv_train.curriculum
+    curriculum_share: float = 0.0  # share of them among the others
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -115,15 +115,18 @@ class CropDataset(Dataset[Sample]):
 
     def __getitem__(self, number: int) -> Sample:
         """Make sample `number` ≥ 0 of the endless stream."""
-        rng = np.random.default_rng((self.settings.seed, 1, number))
-        if number < self.settings.easy or (self.settings.edges and rng.random() < self.settings.edges):
-            return self._edges(number, rng)
-        return make_sample(self._crop(number, rng), self.settings, rng)
+        settings = self.settings
+        rng = np.random.default_rng((settings.seed, 1, number))
+        share = 1.0 if number < settings.curriculum else settings.curriculum_share
+        if share and rng.random() < share:
+            return self._easy(number, rng)
+        return make_sample(self._crop(number, rng), settings, rng)
 
-    def _edges(self, number: int, rng: np.random.Generator) -> Sample:
-        difficulty = draw_difficulty(rng, min(1.0, number / max(1, self.settings.easy)))
+    def _easy(self, number: int, rng: np.random.Generator) -> Sample:
+        difficulty = draw_difficulty(rng, min(1.0, number / max(1, self.settings.curriculum)))
         target, hole = lay_out_cells(rng, self._crop(number, rng), difficulty)
-        return _to_tensor(target), torch.from_numpy(hole)[None].to(torch.uint8), _to_tensor(target)
+        wanted = _to_tensor(target)
+        return wanted, torch.from_numpy(hole)[None].to(torch.uint8), wanted
 
     def _crop(self, number: int, rng: np.random.Generator) -> Rgb8:
         epoch, position = divmod(number, len(self.photos))

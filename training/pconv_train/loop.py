@@ -68,9 +68,16 @@ def train(config: TrainConfig, run: Path) -> Progress:
     # Data.
     photos, held = _split(config)
     holes = tuple(find_photos(Path(config.holes))) if config.holes else ()
-    narrow = config.edge > 0  # as it is used
-    where = config.task, config.crop, config.seed, config.max_scale
-    settings = CropSettings(*where, hole_files=holes, narrow=narrow, easy=config.easy, edges=config.edges)
+    settings = CropSettings(
+        config.task,
+        config.crop,
+        config.seed,
+        config.max_scale,
+        hole_files=holes,
+        narrow=config.edge > 0,  # as it is used
+        curriculum=config.curriculum,
+        curriculum_share=config.curriculum_share,
+    )
     validation = fixed_samples(held, settings) if rank == 0 else []
 
     # Network.

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from pconv_train.edges import draw_difficulty, draw_edges, small_hole
+from pconv_train.curriculum import draw_difficulty, draw_edges, small_hole
 
 
 @pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])

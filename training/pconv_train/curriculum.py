@@ -57,8 +57,8 @@ def draw_edges(rng: np.random.Generator, side: int, difficulty: float) -> NDArra
     Returns:
         `(side, side, 3)` uint8, sRGB.
     """
-    fine = np.empty((side * _FINER, side * _FINER, 3))
-    fine[:] = rng.random(3)
+    fine = np.empty((side * _FINER, side * _FINER, 3), np.uint8)
+    fine[:] = rng.integers(256, size=3)
     for _ in range(1 if rng.random() < 1 - difficulty / 2 else 2):
         angle = rng.uniform(0, 2 * math.pi)
         if rng.random() < difficulty / 4:
@@ -68,8 +68,8 @@ def draw_edges(rng: np.random.Generator, side: int, difficulty: float) -> NDArra
         if difficulty > 0.3 and rng.random() < 0.3:
             across = across + rng.uniform(-0.01, 0.01) * along**2
         band = np.abs(across) < rng.uniform(3, 14) / 2
-        fine[across > 0 if rng.random() < 0.5 else band] = rng.random(3)
-    picture = Image.fromarray((255 * fine).astype(np.uint8)).reduce(_FINER)
+        fine[across > 0 if rng.random() < 0.5 else band] = rng.integers(256, size=3)
+    picture = Image.fromarray(fine).reduce(_FINER)
     if rng.random() < 0.5:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
     pixels = np.asarray(picture, np.float64)
