@@ -6,6 +6,7 @@ import torch
 from pconv import place_pixels
 from pconv.wide import wide_parts
 from pconv_train.data import (
+    UPSCALE_JPEG,
     CropDataset,
     CropSettings,
     DataError,
@@ -99,15 +100,27 @@ def test_only_broken_files_are_an_error(photos):
         CropDataset(find_photos(photos), CropSettings("inpaint", 16, seed=0))[0]
 
 
-def test_upscale_input_is_the_lattice_of_the_paper(photos):
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(8))
+def test_upscale_input_is_the_lattice_of_the_paper(photos, seed):
     target = np.asarray(Image.open(find_photos(photos)[0]).convert("RGB").resize((32, 32)))
-    image, hole, wanted = make_sample(target, CropSettings("upscale", 32, 0), rng)
-    low = torch.from_numpy(degrade(target, 4, np.random.default_rng(0)).copy()).permute(2, 0, 1)[None]
-    placed, lattice = place_pixels(low, 4)
+    image, hole, wanted = make_sample(target, CropSettings("upscale", 32, 0), np.random.default_rng(seed))
+    small = degrade(target, 4, np.random.default_rng(seed), jpeg=UPSCALE_JPEG)
+    placed, lattice = place_pixels(torch.from_numpy(small.copy()).permute(2, 0, 1)[None], 4)
     assert torch.equal(image, placed[0])
     assert torch.equal(hole.float(), lattice[0])
     assert torch.equal(wanted.permute(1, 2, 0), torch.from_numpy(target.copy()))
+
+
+def test_a_share_of_small_pictures_are_jpegs(photos):
+    with Image.open(find_photos(photos)[0]) as file:
+        target = np.asarray(file.convert("RGB").resize((32, 32)))
+    shares = {}
+    for jpeg in (0.0, 0.4, 1.0):
+        pairs = [[degrade(target, 4, np.random.default_rng(seed), jpeg=j) for j in (0.0, jpeg)] for seed in range(100)]
+        shares[jpeg] = sum(not np.array_equal(*pair) for pair in pairs) / 100
+    assert shares[0.0] == 0
+    assert shares[0.4] == pytest.approx(0.4, abs=0.1)
+    assert shares[1.0] == 1
 
 
 def test_refine_input_is_true_outside_the_hole_and_a_lattice_inside():

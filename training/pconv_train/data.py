@@ -26,6 +26,7 @@ from pconv_train.holes import load_hole, random_hole
 TASKS = ("inpaint", "upscale", "refine")
 UPSCALE_FACTOR = 4  # K of §5.2
 REFINE_FACTOR = 2  # the same, of a wide hole (pconv.filling)
+UPSCALE_JPEG = 0.4  # share of small pictures that are JPEGs: most that people have are
 REFINE_BLUR = 1.5  # px of the reduced picture, at most: a coarse fill is soft
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a bad file
@@ -217,7 +218,8 @@ def make_sample(target: Rgb8, settings: CropSettings, rng: np.random.Generator) 
     """
     wanted = _to_tensor(target)
     if settings.task == "upscale":
-        image, hole = place_pixels(_to_tensor(degrade(target, UPSCALE_FACTOR, rng))[None], UPSCALE_FACTOR)
+        small = _to_tensor(degrade(target, UPSCALE_FACTOR, rng, jpeg=UPSCALE_JPEG))
+        image, hole = place_pixels(small[None], UPSCALE_FACTOR)
         return image[0], hole[0].to(torch.uint8), wanted
     drawn = torch.from_numpy(_hole(settings, rng))[None]
     if settings.task == "inpaint":
@@ -227,14 +229,15 @@ def make_sample(target: Rgb8, settings: CropSettings, rng: np.random.Generator) 
     return torch.where(drawn, placed[0], wanted), drawn * between[0].to(torch.uint8), wanted
 
 
-def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0.0) -> Rgb8:
-    """Reduce a picture as small pictures come to be: mostly bicubic, some area, a little JPEG and noise.
+def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0.0, jpeg: float = 0.1) -> Rgb8:
+    """Reduce a picture as small pictures come to be: mostly bicubic, some area, a little noise, JPEG.
 
     Args:
         target: `(S, S, 3)` uint8; S divisible by `factor`.
         factor: Reduction.
         rng: Source of the mixture.
         blur: Standard deviation of a further blur of the reduced picture, px: what a coarse fill lacks.
+        jpeg: Share that is compressed, with a quality of 60 to 95.
 
     Returns:
         `(S / factor, S / factor, 3)` uint8.
@@ -250,11 +253,16 @@ def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0
     if rng.random() < 0.1:
         noise = rng.normal(0, rng.uniform(1, 4), pixels.shape)
         pixels = np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
-    if rng.random() < 0.1:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=int(rng.integers(75, 96)))
-        pixels = np.asarray(Image.open(buffer))
+    if rng.random() < jpeg:
+        pixels = compress(pixels, int(rng.integers(60, 96)))
     return pixels
+
+
+def compress(picture: Rgb8, quality: int) -> Rgb8:
+    """Make a JPEG of a quality, 1 to 100, with its color at half the resolution, and read it again."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
 
 
 def fixed_samples(photos: Sequence[Path], settings: CropSettings) -> list[Sample]:

@@ -180,7 +180,8 @@ def test_checkpoints_through_the_command_line(photos, tmp_path):
 
 
 def test_super_resolution_has_a_column_for_each_set(photos, small):
-    small = replace(small, folders=(photos, photos / "deeper"), task="upscale", without=("Real-ESRGAN",), photos=None)
+    options = {"task": "upscale", "without": ("Real-ESRGAN",), "photos": None, "side": None}
+    small = replace(small, folders=(photos, photos / "deeper"), **options)
     printed = evaluate(small)
     found = numbers(small)
     assert found["columns"] == ["photos", "deeper"]
@@ -189,6 +190,10 @@ def test_super_resolution_has_a_column_for_each_set(photos, small):
     assert psnr["nearest"]["photos"]["photos"] == 8
     assert psnr["nearest"]["deeper"]["mean"] < psnr["bicubic"]["deeper"]["mean"]
     assert "Report:" in printed
+    evaluate(replace(small, folders=(photos,), side=40, quality=30))
+    figures = numbers(small)["tables"]["psnr"]["figures"]["bicubic"]
+    assert numbers(small)["columns"] == ["photos, 40 px, JPEG 30"]
+    assert figures["photos, 40 px, JPEG 30"]["mean"] < psnr["bicubic"]["photos"]["mean"]
 
 
 def test_quick_leaves_out_what_takes_minutes(photos, small):
@@ -267,6 +272,8 @@ def test_options_that_do_not_fit_are_named(small, tmp_path):
         ({"without": ("nobody",)}, "--without takes mean color"),
         ({"reference": "nobody"}, "--reference must be one of mean color"),
         ({"side": 8}, "at least 32 px, got 8"),
+        ({"side": 8, "task": "upscale", "without": ()}, "at least 32 px, got 8"),
+        ({"quality": 75}, "--jpeg is for --task upscale"),
         ({"perceptual": "best"}, "--perceptual must be one of"),
     ):
         with pytest.raises(ConfigError, match=re.escape(message)):

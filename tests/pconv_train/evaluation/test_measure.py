@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pconv_train.data import compress
 from pconv_train.evaluation.measure import compose, luma, measure
 from pconv_train.evaluation.methods import BUILDERS, Machine, Method, MethodError
 from pconv_train.evaluation.pairs import UpscalePair, inpaint_pairs, upscale_pairs
@@ -164,6 +165,17 @@ def test_sizes_are_cut_to_a_multiple_of_four(tmp_path):
     problem = UpscalePair(tmp_path / "odd.png", "set").load()
     assert problem.target.shape == (36, 44, 3)
     assert problem.gray
+
+
+def test_photos_are_reduced_and_given_as_jpegs(photos):
+    plain, asked = UpscalePair(photos / "p0.png", "set"), UpscalePair(photos / "p0.png", "set", 40, 50)
+    problem = asked.load()
+    assert problem.target.shape == (32, 40, 3)  # of 40×48
+    reduced = Image.fromarray(problem.target).resize((10, 8), Image.Resampling.BICUBIC)
+    assert np.array_equal(problem.image, compress(np.asarray(reduced), 50))
+    assert not np.array_equal(problem.image, reduced)
+    assert asked.identity[:3] == plain.identity != asked.identity
+    assert UpscalePair(photos / "p0.png", "set", 4000).load().target.shape == plain.load().target.shape  # none enlarged
 
 
 @pytest.mark.parametrize(("name", "published"), [("set5", 28.42), ("set14", 26.00)])

@@ -34,6 +34,7 @@ from pconv_train.evaluation.run import Run, run
 from pconv_train.evaluation.tables import Numbers, metric_tables, overviews, summarize_run
 
 _REFERENCES = {"inpaint": "PatchMatch", "upscale": "bicubic"}
+_SIDE = 256  # px
 _QUICK_PHOTOS = {"inpaint": 2, "upscale": 5}
 _SLOW = ("Real-ESRGAN",)  # minutes for a picture without a GPU: not in --quick
 
@@ -49,7 +50,8 @@ class Experiment:
     commands: tuple[str, ...] = ()  # NAME=COMMAND
     without: tuple[str, ...] = ()  # names of rivals to leave out
     reference: str = ""  # what the others are compared with; by default the paper's strongest rival, or bicubic
-    side: int = 256  # px
+    side: int | None = None  # px; None: 256, or for upscale photos as they are
+    quality: int | None = None  # of the JPEGs that are to be enlarged; None: they are none
     photos: int | None = None  # all
     seed: int = 0
     perceptual: str = "auto"
@@ -158,16 +160,18 @@ def _reference(experiment: Experiment, methods: Sequence[Method]) -> str:
 
 def _pairs(experiment: Experiment) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """Draw the pairs of the tables, and those of the dilation study."""
+    if experiment.side is not None and experiment.side < 32:
+        raise ConfigError(f"--size must be at least 32 px, got {experiment.side}")
     count = experiment.photos
     if count is None and experiment.quick:
         count = _QUICK_PHOTOS[experiment.task]
     if experiment.task == "upscale":
-        return upscale_pairs(experiment.folders, count, experiment.seed), []
-    if experiment.side < 32:
-        raise ConfigError(f"--size must be at least 32 px, got {experiment.side}")
+        return upscale_pairs(experiment.folders, count, experiment.seed, experiment.side, experiment.quality), []
+    if experiment.quality is not None:
+        raise ConfigError("--jpeg is for --task upscale: the known pixels of a photo to be inpainted are the truth")
     photos = choose_photos(experiment.folders, count, experiment.seed)
-    pairs = inpaint_pairs(photos, experiment.side, experiment.seed)
-    return pairs, dilation_pairs(photos, experiment.side, experiment.seed)
+    side = experiment.side or _SIDE
+    return inpaint_pairs(photos, side, experiment.seed), dilation_pairs(photos, side, experiment.seed)
 
 
 def _report(
@@ -184,7 +188,7 @@ def _report(
     columns = list(dict.fromkeys(pair.column for pair in pairs))
     numbers: Numbers = summarize_run(outcome, methods, judged, columns, reference, experiment.seed, experiment.task)
     numbers["not measured"] = missing
-    numbers["size"] = experiment.side if experiment.task == "inpaint" else None
+    numbers["size"] = (experiment.side or _SIDE) if experiment.task == "inpaint" else None
     names = numbers["measured"]
     checkpoints = [method.name for method in methods if method.kind in OURS and method.name in names]
     gallery = Gallery(experiment.output, outcome, names, checkpoints)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pconv_train.data import DataError, center_crop, find_photos
+from pconv_train.data import DataError, center_crop, compress, find_photos
 from pconv_train.evaluation.methods import FACTOR, Hole, Picture
 from pconv_train.holes import RATIO_BINS, dilate, test_hole
 
@@ -63,24 +63,31 @@ class UpscalePair:
     """A photo, and the same reduced by 4 with an antialiased bicubic filter (a = −0.5), as MATLAB's imresize does."""
 
     photo: Path
-    column: str  # the set's name
+    column: str  # the set's name, and what is done to its photos
+    side: int | None = None  # px; the photo's longer one is reduced to it first
+    quality: int | None = None  # of the JPEG that the reduced photo is given as
 
     @property
     def identity(self) -> list[object]:
         """All that its pixels depend on, as JSON."""
-        return ["upscale", _file_sha256(self.photo), FACTOR]
+        done = [self.side or 0, self.quality or 0] if self.side or self.quality else []
+        return ["upscale", _file_sha256(self.photo), FACTOR, *done]
 
     def load(self) -> Problem:
         """Read the photo, cut to a multiple of 4, and reduce it."""
         with Image.open(self.photo) as file:
             gray = file.mode in ("L", "1", "I;16")
             photo = file.convert("RGB")
+        if self.side and (longer := max(photo.size)) > self.side:
+            wanted = [max(1, round(self.side * length / longer)) for length in photo.size]
+            photo = photo.resize((wanted[0], wanted[1]), Image.Resampling.BICUBIC)
         width, height = photo.width // FACTOR, photo.height // FACTOR
         if min(width, height) < 8:
             raise DataError(f"{self.photo} is {photo.width}×{photo.height} px, too small to be reduced by {FACTOR}")
         photo = photo.crop((0, 0, FACTOR * width, FACTOR * height))
         small = photo.resize((width, height), Image.Resampling.BICUBIC)
-        return Problem(np.asarray(small), None, np.asarray(photo), gray)
+        pixels = np.asarray(small)
+        return Problem(compress(pixels, self.quality) if self.quality else pixels, None, np.asarray(photo), gray)
 
 
 Pair = InpaintPair | UpscalePair
@@ -118,8 +125,12 @@ def dilation_pairs(photos: Sequence[Path], side: int, seed: int) -> list[Inpaint
     return []
 
 
-def upscale_pairs(folders: Sequence[Path], count: int | None, seed: int) -> list[UpscalePair]:
+def upscale_pairs(
+    folders: Sequence[Path], count: int | None, seed: int, side: int | None = None, quality: int | None = None
+) -> list[UpscalePair]:
     """List the photos of each folder, or `count` of each: a column for a folder.
+
+    Photos may be reduced to `side` px before, and given to methods as JPEGs of a quality.
 
     Raises:
         DataError: Two folders have one name, or one has no photos.
@@ -127,8 +138,9 @@ def upscale_pairs(folders: Sequence[Path], count: int | None, seed: int) -> list
     names = [folder.resolve().name for folder in folders]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"two folders are called {', '.join(twice)}, and a column is called as its folder: rename one")
+    done = (f", {side} px" if side else "") + (f", JPEG {quality}" if quality else "")  # no published figure then
     return [
-        UpscalePair(photo, folder.resolve().name)
+        UpscalePair(photo, folder.resolve().name + done, side, quality)
         for folder in folders
         for photo in (find_photos(folder) if count is None else choose_photos([folder], count, seed))
     ]
