@@ -11,13 +11,13 @@ from pconv_train.data import (
     CropSettings,
     DataError,
     StreamSampler,
-    degrade,
     find_photos,
     fixed_samples,
     hold_out,
     make_sample,
     random_crop,
 )
+from pconv_train.degrade import degrade
 from PIL import Image
 
 

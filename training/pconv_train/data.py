@@ -5,7 +5,6 @@ where a run was interrupted.
 """
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from pconv_train.curriculum import draw_difficulty, lay_out_cells
+from pconv_train.degrade import Rgb8, degrade
 from pconv_train.holes import load_hole, random_hole
 
 TASKS = ("inpaint", "upscale", "refine")
@@ -31,7 +31,6 @@ REFINE_BLUR = 1.5  # px of the reduced picture, at most: a coarse fill is soft
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a bad file
 
-Rgb8 = NDArray[np.uint8]
 Sample = tuple[Tensor, Tensor, Tensor]  # image, hole, target: uint8, (3, S, S), (1, S, S), (3, S, S)
 
 
@@ -227,42 +226,6 @@ def make_sample(target: Rgb8, settings: CropSettings, rng: np.random.Generator) 
     coarse = degrade(target, REFINE_FACTOR, rng, blur=rng.uniform(0, REFINE_BLUR))
     placed, between = place_pixels(_to_tensor(coarse)[None], REFINE_FACTOR)
     return torch.where(drawn, placed[0], wanted), drawn * between[0].to(torch.uint8), wanted
-
-
-def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0.0, jpeg: float = 0.1) -> Rgb8:
-    """Reduce a picture as small pictures come to be: mostly bicubic, some area, a little noise, JPEG.
-
-    Args:
-        target: `(S, S, 3)` uint8; S divisible by `factor`.
-        factor: Reduction.
-        rng: Source of the mixture.
-        blur: Standard deviation of a further blur of the reduced picture, px: what a coarse fill lacks.
-        jpeg: Share that is compressed, with a quality of 60 to 95.
-
-    Returns:
-        `(S / factor, S / factor, 3)` uint8.
-    """
-    side = target.shape[0] // factor
-    kind = Image.Resampling.BICUBIC if rng.random() < 0.8 else Image.Resampling.BOX
-    small = Image.fromarray(target).resize((side, side), kind)  # Pillow reduces with antialiasing
-    if blur > 0.3:
-        from PIL import ImageFilter
-
-        small = small.filter(ImageFilter.GaussianBlur(blur))
-    pixels = np.asarray(small)
-    if rng.random() < 0.1:
-        noise = rng.normal(0, rng.uniform(1, 4), pixels.shape)
-        pixels = np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
-    if rng.random() < jpeg:
-        pixels = compress(pixels, int(rng.integers(60, 96)))
-    return pixels
-
-
-def compress(picture: Rgb8, quality: int) -> Rgb8:
-    """Make a JPEG of a quality, 1 to 100, with its color at half the resolution, and read it again."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
 
 
 def fixed_samples(photos: Sequence[Path], settings: CropSettings) -> list[Sample]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pconv_train.data import compress
+from pconv_train.degrade import compress
 from pconv_train.evaluation.measure import compose, luma, measure
 from pconv_train.evaluation.methods import BUILDERS, Machine, Method, MethodError
 from pconv_train.evaluation.pairs import UpscalePair, inpaint_pairs, upscale_pairs

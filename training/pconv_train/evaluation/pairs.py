@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pconv_train.data import DataError, center_crop, compress, find_photos
+from pconv_train.data import DataError, center_crop, find_photos
+from pconv_train.degrade import compress
 from pconv_train.evaluation.methods import FACTOR, Hole, Picture
 from pconv_train.holes import RATIO_BINS, dilate, test_hole
 

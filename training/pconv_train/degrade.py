@@ -1,0 +1,43 @@
+"""How small pictures come to be: what enlargement, and the refinement of a coarse fill, are given."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+Rgb8 = NDArray[np.uint8]
+
+
+def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0.0, jpeg: float = 0.1) -> Rgb8:
+    """Reduce a picture as small pictures come to be: mostly bicubic, some area, a little noise, JPEG.
+
+    Args:
+        target: `(S, S, 3)` uint8; S divisible by `factor`.
+        factor: Reduction.
+        rng: Source of the mixture.
+        blur: Standard deviation of a further blur of the reduced picture, px: what a coarse fill lacks.
+        jpeg: Share that is compressed, with a quality of 60 to 95.
+
+    Returns:
+        `(S / factor, S / factor, 3)` uint8.
+    """
+    side = target.shape[0] // factor
+    kind = Image.Resampling.BICUBIC if rng.random() < 0.8 else Image.Resampling.BOX
+    small = Image.fromarray(target).resize((side, side), kind)  # Pillow reduces with antialiasing
+    if blur > 0.3:
+        small = small.filter(ImageFilter.GaussianBlur(blur))
+    pixels = np.asarray(small)
+    if rng.random() < 0.1:
+        noise = rng.normal(0, rng.uniform(1, 4), pixels.shape)
+        pixels = np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
+    if rng.random() < jpeg:
+        pixels = compress(pixels, int(rng.integers(60, 96)))
+    return pixels
+
+
+def compress(picture: Rgb8, quality: int) -> Rgb8:
+    """Make a JPEG of a quality, 1 to 100, with its color at half the resolution, and read it again."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
