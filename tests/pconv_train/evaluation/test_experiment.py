@@ -179,7 +179,7 @@ def test_checkpoints_through_the_command_line(photos, tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
 
 
-def test_super_resolution_has_a_column_for_each_set(photos, small):
+def test_super_resolution_has_a_column_for_each_set(photos, small, tmp_path):
     options = {"task": "upscale", "without": ("Real-ESRGAN",), "photos": None, "side": None}
     small = replace(small, folders=(photos, photos / "deeper"), **options)
     printed = evaluate(small)
@@ -190,7 +190,10 @@ def test_super_resolution_has_a_column_for_each_set(photos, small):
     assert psnr["nearest"]["photos"]["photos"] == 8
     assert psnr["nearest"]["deeper"]["mean"] < psnr["bicubic"]["deeper"]["mean"]
     assert "Report:" in printed
-    evaluate(replace(small, folders=(photos,), side=40, quality=30))
+    checkpoint(tmp_path / "up.safetensors", "upscale")
+    up = f"up={tmp_path / 'up.safetensors'}"
+    evaluate(replace(small, folders=(photos,), side=40, quality=30, checkpoints=(up,)))
+    assert "does worst by PSNR (Y), dB." in (small.output / "report.md").read_text()  # of holes nothing
     figures = numbers(small)["tables"]["psnr"]["figures"]["bicubic"]
     assert numbers(small)["columns"] == ["photos, 40 px, JPEG 30"]
     assert figures["photos, 40 px, JPEG 30"]["mean"] < psnr["bicubic"]["photos"]["mean"]

@@ -1,6 +1,10 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
+from pconv_train.evaluation.measure import Metric
 from pconv_train.evaluation.statistics import ALL, bootstrap, by_photo, paired_differences, summarize
+from pconv_train.evaluation.tables import difference_tables
 
 
 def record(method, column, photo, value):
@@ -40,3 +44,21 @@ def test_differences_are_of_the_same_photo():
     assert list(found) == ["a"]
     difference = found["a"]["N"]
     assert (difference.mean, difference.low, difference.high, difference.photos) == (1.0, 1.0, 1.0, 2)
+
+
+def test_differences_count_the_photos_on_which_a_method_is_better():
+    numbers = {"columns": ["N"], "reference": "b", "measured": ["a", "b"], "tables": {}}
+    metrics = [Metric("psnr", "PSNR", "higher", 1), Metric("l1", "l1", "lower", 1), Metric("seam", "Seam", "one", 1)]
+    for metric in metrics:
+        values = {
+            "a": {"N": {"1": 2.0, "2": 3.0, "3": 5.0, "4": 5.0}},
+            "b": {"N": {"1": 1.0, "2": 4.0, "3": 4.0, "4": 5.0}},
+        }
+        found = paired_differences(values, "b", 0)["a"]["N"]
+        assert (found.above, found.below, found.photos) == (2, 1, 4)
+        numbers["tables"][metric.key] = {"differences": {"a": {"N": asdict(found)}}}
+    numbers["metrics"] = [asdict(metric) for metric in metrics]
+    psnr, l1, seam = (table.rows[0].cells[0].interval for table in difference_tables(numbers))
+    assert psnr.endswith("; 2/4 better")
+    assert l1.endswith("; 1/4 better")
+    assert "better" not in seam

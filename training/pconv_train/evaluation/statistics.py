@@ -24,6 +24,8 @@ class Interval:
     low: float
     high: float
     photos: int
+    above: int  # photos whose value is more than 0, which tells of differences
+    below: int
 
 
 def bootstrap(values: Iterable[float], seed: int = 0) -> Interval:
@@ -31,7 +33,8 @@ def bootstrap(values: Iterable[float], seed: int = 0) -> Interval:
     array: NDArray[np.float64] = np.fromiter(values, float)
     draws = np.random.default_rng((seed, array.size)).integers(array.size, size=(_DRAWS, array.size))
     low, high = np.percentile(array[draws].mean(1), [2.5, 97.5])
-    return Interval(float(array.mean()), float(low), float(high), array.size)
+    above, below = int((array > 0).sum()), int((array < 0).sum())
+    return Interval(float(array.mean()), float(low), float(high), array.size, above, below)
 
 
 def by_photo(records: Iterable[Record], metric: str, columns: list[str]) -> dict[str, dict[str, Values]]:

@@ -122,7 +122,7 @@ def metric_tables(numbers: Numbers) -> list[Table]:
 
 
 def difference_tables(numbers: Numbers) -> list[Table]:
-    """Make one table for each metric: method − reference on the same pictures."""
+    """Make one table for each metric: method − reference on the same pictures, and on how many photos it is better."""
     tables = []
     for fields in numbers["metrics"]:
         metric, columns = Metric(**fields), numbers["columns"]
@@ -155,4 +155,6 @@ def _cell(found: Mapping[str, Any] | None, metric: Metric, best: bool = False, s
         return Cell("–")
     style = f"{'+' if sign else ''}.{metric.digits}f"
     interval = f"{found['low']:{style}} … {found['high']:{style}}" if found["photos"] > 1 else ""
+    if sign and (better := {"lower": found["below"], "higher": found["above"]}.get(metric.better)) is not None:
+        interval += f"{'; ' if interval else ''}{better}/{found['photos']} better"
     return Cell(f"{found['mean']:{style}}", interval, best)
