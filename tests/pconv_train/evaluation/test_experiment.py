@@ -192,7 +192,9 @@ def test_super_resolution_has_a_column_for_each_set(photos, small, tmp_path):
     assert "Report:" in printed
     checkpoint(tmp_path / "up.safetensors", "upscale")
     up = f"up={tmp_path / 'up.safetensors'}"
-    evaluate(replace(small, folders=(photos,), side=40, quality=30, checkpoints=(up,)))
+    command = ["evaluate", str(photos), "--task", "upscale", "--size", "40", "--jpeg", "30", "--checkpoint", up]
+    command += ["--without", "Real-ESRGAN", "--perceptual", "none", "--threads", "1", "-o", str(small.output)]
+    assert CliRunner().invoke(app, command).exit_code == 0
     assert "does worst by PSNR (Y), dB." in (small.output / "report.md").read_text()  # of holes nothing
     figures = numbers(small)["tables"]["psnr"]["figures"]["bicubic"]
     assert numbers(small)["columns"] == ["photos, 40 px, JPEG 30"]
