@@ -37,7 +37,7 @@ def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0
 
 
 def compress(picture: Rgb8, quality: int) -> Rgb8:
-    """Make a JPEG of a quality, 1 to 100, with its color at half the resolution, and read it again."""
+    """Make a JPEG of a quality, 1 to 100, chroma subsampled 4:2:0, and decode it."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer))

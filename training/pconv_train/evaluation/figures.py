@@ -63,11 +63,11 @@ def draw_figures(
     caption = "The first photos of the draw: none is chosen by hand."
     figures = [Figure("examples.jpg", "Side by side", caption, sheet(rows, titles))]
     metric = next((metric for metric in metrics if metric.key == "perceptual"), metrics[0])
-    shown = ", each with its worst hole (fig. 11)" if pairs and isinstance(pairs[0], InpaintPair) else ""
+    holes = ", each with its worst hole (fig. 11)" if pairs and isinstance(pairs[0], InpaintPair) else ""
     for number, name in enumerate(gallery.checkpoints):
         for kind, found in choose_ranks(rank_pairs(gallery.run, name, pairs, metric)).items():
             rows = [(f"{pair.column}\n{value:.4f}", gallery.row(pair, gallery.methods)) for value, pair in found]
-            caption = f"Photos where {name} does {kind} by {metric.label}{shown}."
+            caption = f"Photos where {name} does {kind} by {metric.label}{holes}."
             figures.append(Figure(f"{kind}-{number}.jpg", f"{name}: {kind}", caption, sheet(rows, titles)))
     studied = [name for name in gallery.methods if any((name, pair) in gallery.run.records for pair in study)]
     if studied:

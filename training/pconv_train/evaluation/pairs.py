@@ -71,8 +71,8 @@ class UpscalePair:
     @property
     def identity(self) -> list[object]:
         """All that its pixels depend on, as JSON."""
-        done = [self.side or 0, self.quality or 0] if self.side or self.quality else []
-        return ["upscale", _file_sha256(self.photo), FACTOR, *done]
+        changes = [self.side or 0, self.quality or 0] if self.side or self.quality else []
+        return ["upscale", _file_sha256(self.photo), FACTOR, *changes]
 
     def load(self) -> Problem:
         """Read the photo, cut to a multiple of 4, and reduce it."""
@@ -139,9 +139,9 @@ def upscale_pairs(
     names = [folder.resolve().name for folder in folders]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"two folders are called {', '.join(twice)}, and a column is called as its folder: rename one")
-    done = (f", {side} px" if side else "") + (f", JPEG {quality}" if quality else "")  # no published figure then
+    changes = (f", {side} px" if side else "") + (f", JPEG {quality}" if quality else "")  # no published figure then
     return [
-        UpscalePair(photo, folder.resolve().name + done, side, quality)
+        UpscalePair(photo, folder.resolve().name + changes, side, quality)
         for folder in folders
         for photo in (find_photos(folder) if count is None else choose_photos([folder], count, seed))
     ]
