@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a process group: its default arguments would keep the group's threads
 from pconv.precision import prefers_bf16
 from torch import Tensor
 
