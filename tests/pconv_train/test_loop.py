@@ -392,7 +392,7 @@ def test_time_for_which_a_run_is_stopped_is_no_training_time(small_config, tmp_p
 PCONV_TRAIN = """
 from pathlib import Path
 from pconv_train.cli import app
-app(standalone_mode=False)
+assert not app(standalone_mode=False)  # what it exits with
 threads = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
 assert not any("gloo" in name for name in threads), threads
 """
