@@ -17,7 +17,7 @@ from pconv_train.data import (
     make_sample,
     random_crop,
 )
-from pconv_train.degrade import degrade
+from pconv_train.degrade import compress, degrade
 from PIL import Image
 
 
@@ -121,6 +121,22 @@ def test_a_share_of_small_pictures_are_jpegs(photos):
     assert shares[0.0] == 0
     assert shares[0.4] == pytest.approx(0.4, abs=0.1)
     assert shares[1.0] == 1
+
+
+def test_the_blocks_of_a_cropped_jpeg_begin_earlier():
+    grays = np.random.default_rng(0).integers(0, 256, (5, 6, 1), np.uint8)
+    part = np.kron(grays, np.ones((16, 16, 3), np.uint8))[11:, 5:]  # a JPEG is wrong where its blocks straddle these
+    error = [np.abs(compress(part, 50, *crop).astype(int) - part).mean() for crop in ((5, 11), (0, 0), (11, 5))]
+    assert error[0] < 0.3 * min(error[1:])
+
+
+def test_blocks_begin_anywhere_in_training(monkeypatch):
+    crops = set()
+    monkeypatch.setattr("pconv_train.degrade.compress", lambda picture, quality, *crop: crops.add(crop) or picture)
+    for seed in range(400):
+        degrade(np.zeros((32, 32, 3), np.uint8), 4, np.random.default_rng(seed), jpeg=1)
+    assert {left for left, _ in crops} == {top for _, top in crops} == set(range(16))
+    assert len(crops) > 100
 
 
 def test_refine_input_is_true_outside_the_hole_and_a_lattice_inside():

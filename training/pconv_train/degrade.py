@@ -8,6 +8,8 @@ from PIL import Image, ImageFilter
 
 Rgb8 = NDArray[np.uint8]
 
+BLOCK = 16  # px, of a JPEG with 4:2:0: two blocks of luma, one of chroma
+
 
 def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0.0, jpeg: float = 0.1) -> Rgb8:
     """Reduce a picture as small pictures come to be: mostly bicubic, some area, a little noise, JPEG.
@@ -32,12 +34,23 @@ def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0
         noise = rng.normal(0, rng.uniform(1, 4), pixels.shape)
         pixels = np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
     if rng.random() < jpeg:
-        pixels = compress(pixels, int(rng.integers(60, 96)))
+        pixels = compress(pixels, int(rng.integers(60, 96)), *rng.integers(BLOCK, size=2))
     return pixels
 
 
-def compress(picture: Rgb8, quality: int) -> Rgb8:
-    """Make a JPEG of a quality, 1 to 100, chroma subsampled 4:2:0, and decode it."""
+def compress(picture: Rgb8, quality: int, left: int = 0, top: int = 0) -> Rgb8:
+    """Make a JPEG and decode it.
+
+    Args:
+        picture: `(H, W, 3)` uint8.
+        quality: 1 to 100; chroma is subsampled 4:2:0.
+        left: Pixels that were cropped off the JPEG's left, so that its blocks begin anywhere.
+        top: … and off its top.
+
+    Returns:
+        `(H, W, 3)` uint8.
+    """
+    whole = np.pad(picture, ((top, 0), (left, 0), (0, 0)), "symmetric")
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
+    Image.fromarray(whole).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))[top:, left:]

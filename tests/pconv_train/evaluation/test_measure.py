@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -176,6 +178,18 @@ def test_photos_are_reduced_and_given_as_jpegs(photos):
     assert not np.array_equal(problem.image, reduced)
     assert asked.identity[:3] == plain.identity != asked.identity
     assert UpscalePair(photos / "p0.png", "set", 4000).load().target.shape == plain.load().target.shape  # none enlarged
+
+
+def test_a_cropped_jpeg_shows_the_same_with_blocks_that_begin_elsewhere(photos):
+    whole, cropped = (UpscalePair(photos / "p0.png", "set", quality=50, cropped=crop) for crop in (False, True))
+    assert np.array_equal(whole.load().target, cropped.load().target)
+    assert not np.array_equal(whole.load().image, cropped.load().image)
+    assert whole.identity != cropped.identity
+    digest = hashlib.sha256((photos / "p0.png").read_bytes()).digest()
+    left, top = 1 + digest[0] % 15, 1 + digest[1] % 15
+    assert cropped.identity[-2:] == [left, top]
+    reduced = UpscalePair(photos / "p0.png", "set").load().image
+    assert np.array_equal(cropped.load().image, compress(reduced, 50, left, top))
 
 
 @pytest.mark.parametrize(("name", "published"), [("set5", 28.42), ("set14", 26.00)])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pconv_train.data import DataError, center_crop, find_photos
-from pconv_train.degrade import compress
+from pconv_train.degrade import BLOCK, compress
 from pconv_train.evaluation.methods import FACTOR, Hole, Picture
 from pconv_train.holes import RATIO_BINS, dilate, test_hole
 
@@ -67,11 +67,13 @@ class UpscalePair:
     column: str  # the set's name, and what is done to its photos
     side: int | None = None  # px; the photo's longer one is reduced to it first
     quality: int | None = None  # of the JPEG that the reduced photo is given as
+    cropped: bool = False  # the JPEG was larger: its blocks begin anywhere
 
     @property
     def identity(self) -> list[object]:
         """All that its pixels depend on, as JSON."""
         changes = [self.side or 0, self.quality or 0] if self.side or self.quality else []
+        changes += self._crop if self.cropped else ()
         return ["upscale", _file_sha256(self.photo), FACTOR, *changes]
 
     def load(self) -> Problem:
@@ -88,7 +90,15 @@ class UpscalePair:
         photo = photo.crop((0, 0, FACTOR * width, FACTOR * height))
         small = photo.resize((width, height), Image.Resampling.BICUBIC)
         pixels = np.asarray(small)
-        return Problem(compress(pixels, self.quality) if self.quality else pixels, None, np.asarray(photo), gray)
+        if self.quality:
+            pixels = compress(pixels, self.quality, *(self._crop if self.cropped else ()))
+        return Problem(pixels, None, np.asarray(photo), gray)
+
+    @property
+    def _crop(self) -> tuple[int, int]:
+        """How much was cropped off the JPEG's left and top, px: another for each photo, never whole blocks."""
+        left, top = bytes.fromhex(_file_sha256(self.photo))[:2]
+        return 1 + left % (BLOCK - 1), 1 + top % (BLOCK - 1)
 
 
 Pair = InpaintPair | UpscalePair
@@ -131,7 +141,8 @@ def upscale_pairs(
 ) -> list[UpscalePair]:
     """List the photos of each folder, or `count` of each: a column for a folder.
 
-    Photos may be reduced to `side` px before, and given to methods as JPEGs of a quality.
+    Photos may be reduced to `side` px before, and given to methods as JPEGs of a quality: as they are saved, and, in a
+    column of their own, as they are after a crop.
 
     Raises:
         DataError: Two folders have one name, or one has no photos.
@@ -141,8 +152,9 @@ def upscale_pairs(
         raise DataError(f"two folders are called {', '.join(twice)}, and a column is called as its folder: rename one")
     changes = (f", {side} px" if side else "") + (f", JPEG {quality}" if quality else "")  # no published figure then
     return [
-        UpscalePair(photo, folder.resolve().name + changes, side, quality)
+        UpscalePair(photo, folder.resolve().name + changes + ", cropped" * cropped, side, quality, cropped)
         for folder in folders
+        for cropped in ((False, True) if quality else (False,))
         for photo in (find_photos(folder) if count is None else choose_photos([folder], count, seed))
     ]
 
