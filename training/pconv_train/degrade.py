@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 
 Rgb8 = NDArray[np.uint8]
 
-BLOCK = 16  # px, of a JPEG with 4:2:0: two blocks of luma, one of chroma
+MCU = 16  # px, the minimum coded unit of a JPEG with 4:2:0: 2 × 2 blocks of luma, one of each chroma (ITU-T T.81, A.2)
 
 
 def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0.0, jpeg: float = 0.1) -> Rgb8:
@@ -34,7 +34,7 @@ def degrade(target: Rgb8, factor: int, rng: np.random.Generator, blur: float = 0
         noise = rng.normal(0, rng.uniform(1, 4), pixels.shape)
         pixels = np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
     if rng.random() < jpeg:
-        pixels = compress(pixels, int(rng.integers(60, 96)), *rng.integers(BLOCK, size=2))
+        pixels = compress(pixels, int(rng.integers(60, 96)), *rng.integers(MCU, size=2))
     return pixels
 
 

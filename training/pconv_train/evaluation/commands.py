@@ -29,7 +29,7 @@ def evaluate(
     without: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A rival to leave out, as in --without PatchMatch.", rich_help_panel=_WHO)] = None,
     reference: Annotated[str, typer.Option(metavar="NAME", help="Whom the others are compared with; by default PatchMatch, or bicubic.", rich_help_panel=_WHO)] = "",
     size: Annotated[int | None, typer.Option(help="Side that photos are reduced to, px; by default 256 for inpaint, as they are for upscale.", rich_help_panel=_WHAT)] = None,
-    jpeg: Annotated[int | None, typer.Option(metavar="QUALITY", min=1, max=100, help="Enlarge JPEGs of this quality (upscale).", rich_help_panel=_WHAT)] = None,
+    jpeg: Annotated[int | None, typer.Option(metavar="QUALITY", min=1, max=100, help="Enlarge JPEGs of this quality, whole and cropped (upscale).", rich_help_panel=_WHAT)] = None,
     photos: Annotated[int | None, typer.Option(min=1, help="Photos drawn by the seed; by default all, with --quick a few.", rich_help_panel=_WHAT)] = None,
     seed: Annotated[int, typer.Option(min=0, rich_help_panel=_WHAT)] = 0,
     perceptual: Annotated[str, typer.Option(help="auto, lpips, st-lpips or none.", rich_help_panel=_WHAT)] = "auto",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pconv_train.data import DataError, center_crop, find_photos
-from pconv_train.degrade import BLOCK, compress
+from pconv_train.degrade import MCU, compress
 from pconv_train.evaluation.methods import FACTOR, Hole, Picture
 from pconv_train.holes import RATIO_BINS, dilate, test_hole
 
@@ -73,8 +73,7 @@ class UpscalePair:
     def identity(self) -> list[object]:
         """All that its pixels depend on, as JSON."""
         changes = [self.side or 0, self.quality or 0] if self.side or self.quality else []
-        changes += self._crop if self.cropped else ()
-        return ["upscale", _file_sha256(self.photo), FACTOR, *changes]
+        return ["upscale", _file_sha256(self.photo), FACTOR, *changes, *self._crop]
 
     def load(self) -> Problem:
         """Read the photo, cut to a multiple of 4, and reduce it."""
@@ -91,14 +90,16 @@ class UpscalePair:
         small = photo.resize((width, height), Image.Resampling.BICUBIC)
         pixels = np.asarray(small)
         if self.quality:
-            pixels = compress(pixels, self.quality, *(self._crop if self.cropped else ()))
+            pixels = compress(pixels, self.quality, *self._crop)
         return Problem(pixels, None, np.asarray(photo), gray)
 
     @property
-    def _crop(self) -> tuple[int, int]:
-        """How much was cropped off the JPEG's left and top, px: another for each photo, never whole blocks."""
+    def _crop(self) -> tuple[int, ...]:
+        """How much was cropped off the JPEG's left and top, px, from the photo's digest; empty if nothing."""
+        if not self.cropped:
+            return ()
         left, top = bytes.fromhex(_file_sha256(self.photo))[:2]
-        return 1 + left % (BLOCK - 1), 1 + top % (BLOCK - 1)
+        return 1 + left % (MCU - 1), 1 + top % (MCU - 1)  # never a whole one, which would leave all as it was
 
 
 Pair = InpaintPair | UpscalePair
