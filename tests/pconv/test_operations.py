@@ -108,6 +108,21 @@ def test_upscale_ends_in_the_range() -> None:
     assert result.max() == 1
 
 
+def test_a_gray_picture_is_enlarged_to_a_gray_one_and_others_are_not() -> None:
+    image, unknown = torch.rand(3, 1, 6, 5).expand(3, 3, 6, 5).clone(), torch.zeros(3, 1, 6, 5)
+    image[0] *= 3  # beyond white, too
+    image[1, 2, 3, 3] += 0.1
+    image[2, 2, 3, 3] += 0.1
+    unknown[2, 0, 3, 3] = 1
+    output = torch.rand(3, 3, 24, 20)
+    result = upscale(Echo(output), image, hole=unknown)
+    spread = (result.amax(1) - result.amin(1)).flatten(1).mean(1)
+    assert spread[0] == spread[2] == 0
+    assert spread[1] > 0.1
+    colour = upscale(Echo(output), image + torch.tensor([0, 0, 1e-6]).view(3, 1, 1), hole=unknown)
+    torch.testing.assert_close(result[[0, 2]], colour[[0, 2]].mean(1, keepdim=True).expand(-1, 3, -1, -1))
+
+
 def test_values_beyond_white_are_enlarged_beside_the_network() -> None:
     image = torch.rand(1, 3, 6, 5)
     image[..., 2:4, 1:3] = torch.tensor([3.0, -0.5, 0.5]).view(3, 1, 1)

@@ -89,7 +89,7 @@ def inpaint(
     inside = hole != 0
     filled = sharpen(coarse, inside).clamp_(low, high) if edge else coarse  # what is known is within that range
     progress(total, total)
-    return _keep_gray(filled, image, inside)[(..., *inner)]
+    return operations.keep_gray(filled, image, inside)[(..., *inner)]
 
 
 def _mirror(image: Tensor, hole: Tensor, edge: int) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
@@ -232,14 +232,6 @@ def _fade(inner: slice, seen: slice, image: Tensor) -> Tensor:
     place = torch.arange(seen.start, seen.stop, device=image.device, dtype=torch.float32)
     outside = torch.maximum(inner.start - place, place - (inner.stop - 1)).clamp(min=0)
     return (1 - outside / (_BLEND + 1)).clamp(min=0)
-
-
-def _keep_gray(filled: Tensor, image: Tensor, hole: Tensor) -> Tensor:
-    """Let a black and white photograph stay one: the network might tint it a little."""
-    gray = ((image == image[:, :1]) | hole).flatten(1).all(1)
-    if not gray.any():
-        return filled
-    return torch.where(hole & gray.view(-1, 1, 1, 1), filled.mean(1, keepdim=True), filled)
 
 
 def _known_range(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ def upscale(
         hole: `(N, 1, H, W)`, 0 = known, anything else = unknown (transparent, say); None: all is known.
 
     Returns:
-        `(N, 3, K·H, K·W)`, in [0, 1] if the known pixels are.
+        `(N, 3, K·H, K·W)`, in [0, 1] if the known pixels are; gray if they are.
     """
     if hole is not None:
         check_image_and_hole(image, hole)
@@ -73,7 +73,9 @@ def upscale(
     output: Tensor = network(placed, between)
     result = make_consistent(output.to(image.dtype), inside, hole).clamp(0, 1)
     outside = image - inside
-    return result + F.interpolate(outside, scale_factor=factor, mode="bicubic") if outside.any() else result
+    if outside.any():
+        result = result + F.interpolate(outside, scale_factor=factor, mode="bicubic")
+    return keep_gray(result, image)
 
 
 def refine(network: Callable[[Tensor, Tensor], Tensor], image: Tensor, hole: Tensor) -> Tensor:
@@ -122,6 +124,25 @@ def make_consistent(large: Tensor, image: Tensor, hole: Tensor | None = None, ro
         missing = image - small if hole is None else (image - small).masked_fill(hole != 0, 0)
         large = large + F.interpolate(missing, large.shape[-2:], mode="bicubic")
     return large
+
+
+def keep_gray(result: Tensor, image: Tensor, hole: Tensor | None = None) -> Tensor:
+    """Let what is made of a black and white photograph be one: a network tints it a little.
+
+    Args:
+        result: `(N, 3, K·H, K·W)`.
+        image: What it was made of, `(N, 3, H, W)`.
+        hole: `(N, 1, H, W)`, bool: what was unknown of `image`, and all that may change in `result`; None: nothing was,
+            and all may.
+
+    Returns:
+        `result`, in which the pictures that were gray are the mean of their channels.
+    """
+    unlike = image != image[:, :1]
+    gray = ~(unlike if hole is None else unlike & ~hole).flatten(1).any(1).view(-1, 1, 1, 1)
+    if not gray.any():
+        return result
+    return torch.where(gray if hole is None else gray & hole, result.mean(1, keepdim=True), result)
 
 
 def place_pixels(image: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -56,6 +56,8 @@ def upscale_tiles(
 ) -> Iterator[Tensor]:
     """Enlarge a picture tile by tile; the same as `upscale`, up to rounding, in memory for one row of tiles.
 
+    A tile that is gray stays gray, though the picture has colours elsewhere.
+
     Args:
         network: An upscaling network in eval mode, trained for this factor, or what wraps one and has its config.
         image: `(1, 3, H, W)`, sRGB in [0, 1].
