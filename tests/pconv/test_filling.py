@@ -70,6 +70,7 @@ def test_a_gray_picture_stays_gray_and_one_with_a_single_coloured_pixel_is_not_m
     filled = inpaint(network, image, hole)
     spread = (filled.amax(1) - filled.amin(1)).flatten(1).amax(1)
     assert spread[0] == spread[2] == 0
+    assert torch.equal(filled.where(hole == 0, image), image)
     assert (filled[1].amax(0) - filled[1].amin(0))[10:30, 10:30].max() > 0.01
     assert torch.equal(filled[0], filled[2])
     textured = add_texture(filled[:1], hole[:1])
