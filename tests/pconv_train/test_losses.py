@@ -153,13 +153,37 @@ def test_perceptual_crop_shows_psi_a_window_around_a_place_of_each_hole():
     target = torch.stack([rows, columns, 0 * rows]).expand(3, 3, 40, 50)  # what is seen says where it comes from
     hole = torch.zeros(3, 1, 40, 50)
     hole[0, :, 20, 30] = hole[1, :, 1, 49] = 1  # in the picture, in a corner; none in the third
-    total_loss(target, target, hole, LossWeights(), features, 8, torch.Generator().manual_seed(1))
+    total_loss(target, target, hole, LossWeights(), features, 24, torch.Generator().manual_seed(1))
     gt, (out, comp) = seen[0], seen[1].chunk(2)
-    assert gt.shape == (3, 3, 8, 8)
+    assert gt.shape == (3, 3, 24, 24)
     assert torch.equal(out, gt)
     assert torch.equal(comp, gt)
-    assert gt[:2, :2, 0, 0].tolist() == [[16, 26], [0, 42]]
-    assert torch.equal(gt[:, :2, 7, 7], gt[:, :2, 0, 0] + 7)
+    assert gt[:2, :2, 0, 0].tolist() == [[8, 18], [0, 26]]
+    assert torch.equal(gt[:, :2, 23, 23], gt[:, :2, 0, 0] + 23)
+
+
+@pytest.mark.parametrize("side", [20, 21])  # of 40 px at least: twice as much has room, or has not
+def test_half_of_the_windows_are_of_the_picture_at_half_its_size_if_it_is_large_enough(side):
+    seen = []
+
+    def features(image: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(image)
+        return [image]
+
+    rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(60.0), indexing="ij")
+    target = torch.stack([rows, columns, 0 * rows]).expand(200, 3, 40, 60)
+    hole = torch.zeros(200, 1, 40, 60)
+    hole[..., 20, 30] = 1
+    total_loss(target, target, hole, LossWeights(), features, side, torch.Generator().manual_seed(1))
+    gt, (out, comp) = seen[0], seen[1].chunk(2)
+    assert gt.shape == (200, 3, side, side)
+    assert torch.equal(out, gt)
+    assert torch.equal(comp, gt)
+    steps = gt[:, :2, 11, 11] - gt[:, :2, 10, 10]
+    halved = steps[:, 0] > 1.5
+    torch.testing.assert_close(steps, torch.where(halved, 2.0, 1.0)[:, None].expand(-1, 2))
+    assert 70 < halved.sum() < 130 if side == 20 else not halved.any()
+    torch.testing.assert_close(gt[halved][:, :2, 10, 10], torch.tensor([20.5, 30.5]).expand(int(halved.sum()), 2))
 
 
 def test_all_places_of_a_hole_may_be_the_middle_of_a_window():
@@ -171,9 +195,9 @@ def test_all_places_of_a_hole_may_be_the_middle_of_a_window():
 
     target = torch.arange(24.0).expand(200, 3, 24, 24)
     hole = torch.zeros(200, 1, 24, 24)
-    hole[..., 12, [6, 9, 17]] = 1
-    total_loss(target, target, hole, LossWeights(tv=0), features, 4, torch.Generator().manual_seed(1))
-    assert set(seen[0][:, 0, 0, 0].tolist()) == {4, 7, 15}
+    hole[..., 12, [6, 9, 16]] = 1
+    total_loss(target, target, hole, LossWeights(tv=0), features, 13, torch.Generator().manual_seed(1))
+    assert set(seen[0][:, 0, 0, 0].tolist()) == {0, 3, 10}
 
 
 def test_a_turned_window_shows_psi_a_square_of_each_picture_at_an_angle_of_its_own():

@@ -82,7 +82,7 @@ def fit(
     loss: Annotated[Loss, typer.Option(help="full = eq. 7; l1 = its first two terms.", rich_help_panel=_LEARN)] = Loss.full,
     weights: Annotated[str, typer.Option(help="Weights of eq. 7 that differ, as in style=40,tv=0.05; also of ssim, unit_perceptual and chroma, which it lacks.", rich_help_panel=_LEARN)] = "",
     vgg: Annotated[Path | None, typer.Option(help="VGG-16 weights; by default torchvision downloads them.", rich_help_panel=_LEARN)] = None,
-    perceptual_crop: Annotated[int | None, typer.Option(min=16, help="VGG sees a window of this side, px, around a random pixel of the hole.", rich_help_panel=_LEARN)] = None,
+    perceptual_crop: Annotated[int | None, typer.Option(min=16, help="VGG sees a window of this side, px, around a random pixel of the hole; half of them at half the size.", rich_help_panel=_LEARN)] = None,
     perceptual_turned: Annotated[bool, typer.Option("--perceptual-turned", help="VGG sees the window anywhere in the picture, turned by any angle, so that no direction is favoured.", rich_help_panel=_LEARN)] = False,
     seed: Annotated[int, typer.Option(min=0, rich_help_panel=_LEARN)] = 0,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=_MACHINE)] = "auto",

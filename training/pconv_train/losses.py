@@ -129,8 +129,8 @@ def total_loss(
         hole: `(N, 1, H, W)` of {0, 1}, 1 = hole.
         weights: Of the five terms.
         features: Ψ; needed if `weights.need_vgg`.
-        perceptual_crop: Side of the window to which Ψ is applied, px, around a random pixel of each hole; None:
-            the whole picture.
+        perceptual_crop: Side of the window to which Ψ is applied, px, around a random pixel of each hole; half of the
+            windows are of the picture at half its size, if that is as large. None: the whole picture.
         generator: CPU generator that places the window.
         turned: Whether the window is anywhere in the picture, turned by any angle, and 0.9 to 1.44 times as large as it
             was there, or as much larger as it has to be to lie within the picture.
@@ -168,19 +168,28 @@ def total_loss(
 
 
 def _window(hole: Tensor, side: int | None, generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
-    """Place a window of each picture around a random pixel of its hole: elsewhere I_comp has nothing to learn."""
+    """Place a window of each picture around a random pixel of its hole: elsewhere I_comp has nothing to learn.
+
+    Where the picture has room, half of them are twice as large, and halved: there Ψ sees shapes twice as large.
+    """
     if side is None:
         return lambda image: image
     lengths = hole.shape[-2:]
-    crop = [min(side, length) for length in lengths]
     views = []
     for inside in hole[:, 0]:
+        halved = bool(torch.rand((), generator=generator) < 0.5) and 2 * side <= min(lengths)
+        crop = [min(2 * side if halved else side, length) for length in lengths]
         places = inside.nonzero()
         places = places if len(places) else torch.ones_like(inside).nonzero()
         middle = places[int(torch.randint(len(places), (), generator=generator))].tolist()
         corner = [min(max(0, at - c // 2), n - c) for at, c, n in zip(middle, crop, lengths, strict=True)]
-        views.append(tuple(slice(at, at + c) for at, c in zip(corner, crop, strict=True)))
-    return lambda image: torch.stack([one[(..., *view)] for one, view in zip(image, views, strict=True)])
+        views.append((halved, tuple(slice(at, at + c) for at, c in zip(corner, crop, strict=True))))
+
+    def look(one: Tensor, halved: bool, view: tuple[slice, ...]) -> Tensor:
+        part = one[None, ..., *view]
+        return F.interpolate(part, scale_factor=0.5, mode="bicubic", antialias=True) if halved else part
+
+    return lambda image: torch.cat([look(one, *view) for one, view in zip(image, views, strict=True)])
 
 
 def _turned_window(hole: Tensor, side: int | None, generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
