@@ -140,7 +140,8 @@ def test_refinement_adds_detail_to_what_comes_from_a_smaller_picture_and_nothing
 
     def refine(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
         seen.append(hole)
-        return 0.5 + 0.4 * (-1.0) ** torch.arange(image.shape[-1]).expand_as(image)
+        torch.manual_seed(0)
+        return torch.where(torch.rand_like(image) > 0.5, 0.9, 0.1)  # no stripes, which would be taken for the lattice
 
     def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
         return torch.full_like(image, 0.5)
@@ -153,7 +154,7 @@ def test_refinement_adds_detail_to_what_comes_from_a_smaller_picture_and_nothing
     assert [given.shape[-1] for given in seen] == [301]
     assert seen[0][..., 150, 150] == 1
     assert not seen[0][..., 1::2, 1::2].any()  # the lattice
-    assert result[..., 150, 120:180].diff().abs().min() > 0.5  # detail
+    assert result[..., 150, 120:180].diff().abs().mean() > 0.2  # detail
     assert plain[..., 150, 120:180].diff().abs().max() < 0.1
     assert result[..., 23, 30:100].diff().abs().max() == 0  # narrow parts are the other network's
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]

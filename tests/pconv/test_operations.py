@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pconv import PConvUNet, PConvUNetConfig, composite, place_pixels, upscale
-from pconv.operations import refine, refined_part
+from pconv.operations import refine, refined_part, remove_lattice
 from torch import Tensor, nn
 
 
@@ -166,3 +166,21 @@ def test_upscale_of_a_real_network_by_four(network: PConvUNet) -> None:
     assert result.shape == (1, 3, 12, 28)
     assert result.isfinite().all()
     assert not result.requires_grad
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 50), (150, 201)])
+def test_what_alternates_all_over_a_part_is_taken_away_and_nothing_else(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    inside = torch.zeros(1, 1, *size, dtype=torch.bool)
+    inside[..., size[0] // 4 :, : 1 + 3 * size[1] // 4] = True
+    rows, columns = ((-1.0) ** torch.arange(side) for side in size)
+    picture = F.interpolate(torch.rand(1, 3, 9, 9), size, mode="bicubic") + 0.05 * torch.randn(1, 3, *size)
+    lattice = 0.02 * columns - 0.01 * rows[:, None] + 0.015 * torch.outer(rows, columns)
+    result = remove_lattice(picture + lattice * inside, inside)
+    outside = ~inside.expand_as(result)
+    assert torch.equal(result[outside], picture[outside])
+    if min(size) > 100:
+        error = (result - picture)[..., size[0] // 4 + 16 : -16, 16 : size[1] // 2]
+        assert error.square().mean() < 0.03 * lattice.square().mean()  # by chance noise alternates a little
+    flat = torch.full((1, 3, *size), 0.3)
+    torch.testing.assert_close(remove_lattice(flat, inside), flat)

@@ -159,6 +159,7 @@ def _enlarge(refine: Network | None, level: _Level, coarse: Tensor, edge: int) -
         return large + edge_correction(large, level.image, level.hole)
     image, hole = place_coarse(coarse, level.image, level.hole, edge)
     detailed = _predict(partial(operations.refine, refine), image, hole, level.wide_windows)
+    detailed = operations.remove_lattice(detailed, level.wide)
     return detailed + edge_correction(detailed, level.image, level.hole)
 
 

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pconv.edge import EDGE, dilate, edge_correction, grow_hole
+from pconv.edge import EDGE, box_of, dilate, edge_correction, grow_hole
 from pconv.network import check_image_and_hole
 
 CONSISTENT = 3  # rounds of back-projection; see training/RECIPE.md
+_STEADY = 32  # px
 CONSISTENT_RADIUS = 4 * CONSISTENT  # px of the small picture that they look to each side: two there and two back each
 
 
@@ -97,6 +98,41 @@ def refine(network: Callable[[Tensor, Tensor], Tensor], image: Tensor, hole: Ten
     even = (..., slice(hole.shape[-2] // 2 * 2), slice(hole.shape[-1] // 2 * 2))
     output[even] = make_consistent(output[even], image[lattice], ~part[lattice], rounds=1)
     return torch.where(part, output, image)
+
+
+def remove_lattice(image: Tensor, inside: Tensor) -> Tensor:
+    """Take away what alternates from pixel to pixel all over a part of a picture, as the lattice of its input does.
+
+    A refinement network leaves a third of a level of it, of which further enlargements make squares that one sees
+    (training/RECIPE.md, "Squares in very wide holes"). Texture does not alternate in step over `_STEADY` px.
+
+    Args:
+        image: `(N, 3, H, W)` float32.
+        inside: `(N, 1, H, W)` bool, where.
+
+    Returns:
+        `image`, changed inside alone.
+    """
+    if not inside.any():
+        return image
+    box = box_of(inside, 1)
+    part, within = image[box], inside[box].to(image.dtype)
+    kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device)  # 0 for waves of 2 px
+    framed = F.pad(part.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
+    rough = (part - F.conv2d(framed, torch.outer(kernel, kernel)[None, None]).view_as(part)) * within
+    rows, columns = (1.0 - 2 * (torch.arange(side, device=image.device) % 2) for side in part.shape[-2:])
+    count = _steady(within).clamp(min=1e-3)
+    for wave in (columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns)), torch.outer(rows, columns)):
+        part = part - wave * (_steady(rough * wave) / count) * within
+    result = image.clone()
+    result[box] = part
+    return result
+
+
+def _steady(image: Tensor) -> Tensor:
+    """Average over `_STEADY` px."""
+    means = F.avg_pool2d(image, _STEADY, _STEADY // 2, _STEADY // 2)
+    return F.interpolate(means, image.shape[-2:], mode="bilinear")
 
 
 def refined_part(hole: Tensor) -> Tensor:
