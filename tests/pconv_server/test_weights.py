@@ -62,9 +62,9 @@ def test_refinement_gives_a_wide_hole_detail_and_no_lattice():
     refined = inpaint(network, target, hole, refine=load_checkpoint(FOLDER / "refine.safetensors"))
     box = (..., slice(120, 280), slice(100, 260))
     rough = [(x - F.avg_pool2d(x, 5, 1, 2))[box] for x in (plain, refined)]
-    assert rough[1].abs().mean() > 1.5 * rough[0].abs().mean()
+    assert rough[1].abs().mean() > 1.2 * rough[0].abs().mean()
     assert (refined - plain)[box].mean().abs() < 1 / 255
-    assert all(rough[1][..., y::2, x::2].mean().abs() < 1 / 255 for y in (0, 1) for x in (0, 1))
+    assert all(rough[1][..., y::2, x::2].mean().abs() < 0.1 / 255 for y in (0, 1) for x in (0, 1))
 
 
 def test_enlarging_beats_bicubic():
