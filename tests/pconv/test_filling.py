@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pconv import PConvUNet, PConvUNetConfig, add_texture, composite, filling, inpaint
+from pconv.noise import strength_factor
 from pconv.operations import predict
 from pconv.sharpen import sharpen
 from pconv.wide import wide_parts
@@ -252,3 +253,16 @@ def test_no_line_shows_between_wide_and_narrow_parts() -> None:
     filled = inpaint(lambda image, hole: torch.where(hole > 0, 0.7, image), image, hole)  # too bright everywhere
     torch.testing.assert_close(filled, image, atol=0.1, rtol=0)
     assert max(filled.diff(dim=axis).abs().max() for axis in (-2, -1)) < 0.02  # of 0.2
+
+
+def test_numbers_are_stronger_in_reduced_pictures_alone() -> None:
+    image, hole, seen = torch.rand(1, 3, 256, 256), disc(256, 90, (128, 95)), []
+    hole[..., 126:132, 180:250] = 1
+
+    def network(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        seen.append((image.shape[-1], strength_factor()))
+        return torch.full_like(image, 0.5)
+
+    inpaint(network, image, hole)
+    assert seen == [(128, filling.REDUCED_NOISE), (256, 1)]
+    assert strength_factor() == 1

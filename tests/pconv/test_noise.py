@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from pconv import PConvUNet, PConvUNetConfig, fold_batch_norm, load_checkpoint, save_checkpoint
-from pconv.noise import PERIOD, random_map
+from pconv.noise import PERIOD, random_map, stronger_numbers
 from pconv_train.warm_start import with_noise, with_options, with_smooth_noise
 
 CONFIG = PConvUNetConfig((6, 8, 8), (5, 3, 3))
@@ -30,6 +30,19 @@ def test_numbers_are_the_same_in_use_and_new_in_training(partial):
     first = noisy(image, hole)
     torch.manual_seed(3)
     assert torch.equal(noisy(image, hole), first)
+
+
+@torch.no_grad()
+def test_stronger_numbers_are_those_of_stronger_weights():
+    noisy, (image, hole) = network(replace(CONFIG, noise=True)), picture()
+    plain = noisy(image, hole)
+    with stronger_numbers(2):
+        stronger = noisy(image, hole)
+    assert torch.equal(noisy(image, hole), plain)
+    for stage in noisy.decoder[:-1]:
+        stage.noise_strength *= 2
+    assert torch.equal(noisy(image, hole), stronger)
+    assert not torch.equal(stronger, plain)
 
 
 @torch.no_grad()

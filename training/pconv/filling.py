@@ -17,6 +17,7 @@ from torch import Tensor
 from pconv import operations
 from pconv.edge import EDGE, edge_correction, grow_hole
 from pconv.network import check_image_and_hole
+from pconv.noise import stronger_numbers
 from pconv.sharpen import sharpen
 from pconv.wide import WIDE, wide_parts
 
@@ -26,6 +27,7 @@ _Window = tuple[slice, slice, slice, slice]  # rows and columns of a tile, and o
 TILE = 768  # px; with its surroundings 1024², for which the compact network takes 0.7 GB
 HALO = 128  # px around a tile: more than the widest hole that is filled in one go
 WIDE_IF_REFINED = 64  # px; WIDE at full size, if that is refined (RECIPE.md, "Trained with the correction solved")
+REDUCED_NOISE = 1.5  # times as strong random numbers in reduced pictures: enlarging softens (training/RECIPE.md)
 BORDER = 8  # px of mirror image around a picture whose border the hole touches (training/RECIPE.md)
 _BLEND = 32  # px around a tile over which it fades into the next
 
@@ -84,7 +86,8 @@ def inpaint(
         if coarse is not None:
             large = _enlarge(counted(refine) if refine else None, level, coarse, edge)
             filled = torch.where(level.wide, large.clamp_(low, high), filled)
-        coarse = _fill_narrow(counted(network), level, filled, edge, low, high)
+        with stronger_numbers(1.0 if level is levels[0] else REDUCED_NOISE):
+            coarse = _fill_narrow(counted(network), level, filled, edge, low, high)
     assert coarse is not None
     inside = hole != 0
     filled = sharpen(coarse, inside).clamp_(low, high) if edge else coarse  # what is known is within that range

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pconv.layers import PartialConv2d, PlainConv2d, ResidualBlock, upsample, zero_holes
-from pconv.noise import PERIOD, random_map
+from pconv.noise import PERIOD, random_map, strength_factor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -130,7 +130,7 @@ class Stage(nn.Module):
             features = self.norm(features)
         change = self._change(features, valid, blocks) if blocks else None
         if self.noise_strength is not None:
-            strength = self.noise_strength.view(1, -1, 1, 1).to(features.dtype)
+            strength = strength_factor() * self.noise_strength.view(1, -1, 1, 1).to(features.dtype)
             features = features + strength * random_map(features, period, self.training, self.smooth_noise)
         # Without both the convolution left 0 in holes; activations keep it.
         if valid is not None and (self.norm is not None or self.noise_strength is not None):

@@ -5,12 +5,31 @@ the lattice of its own enlargements: a grid (training/RECIPE.md, "Less style, an
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 PERIOD = 128  # px after which the numbers of a trained network repeat: windows that start at multiples of it agree
+_FACTOR = ContextVar("_FACTOR", default=1.0)
+
+
+@contextmanager
+def stronger_numbers(factor: float) -> Iterator[None]:
+    """Within this context, in this thread, decoders' features get their random numbers `factor` times as strong."""
+    token = _FACTOR.set(factor)
+    try:
+        yield
+    finally:
+        _FACTOR.reset(token)
+
+
+def strength_factor() -> float:
+    """How many times as strong as learnt the random numbers are here."""
+    return _FACTOR.get()
 
 
 def random_map(like: Tensor, period: int, training: bool, smooth: bool = False) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pconv.edge import box_of
 from pconv.pyramid import blur
 
-GAIN = 1.0  # of the band, at most
+GAIN = 0.95  # of the band, at most
 FINE, COARSE = 1.0, 3.0  # px, standard deviations of the Gaussians whose difference is the band
 CORE = 0.01  # contrast of the band, from which on half of the gain is given
 SPREAD = 4.0  # px, standard deviation of the Gaussian over which the contrast is averaged
