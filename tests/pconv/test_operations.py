@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from pconv import PConvUNet, PConvUNetConfig, composite, place_pixels, upscale
+from pconv import PConvUNet, PConvUNetConfig, composite, operations, place_pixels, upscale
 from pconv.operations import refine, refined_part, remove_lattice
 from torch import Tensor, nn
 
@@ -166,6 +166,17 @@ def test_upscale_of_a_real_network_by_four(network: PConvUNet) -> None:
     assert result.shape == (1, 3, 12, 28)
     assert result.isfinite().all()
     assert not result.requires_grad
+
+
+def test_a_lattice_is_removed_in_strips_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    inside = torch.zeros(1, 1, 400, 90, dtype=torch.bool)
+    inside[..., 5:390, 3:80] = True
+    lattice = 0.02 * (-1.0) ** torch.arange(400)[:, None] * torch.linspace(0, 1, 400)[:, None]
+    picture = F.interpolate(torch.rand(1, 3, 9, 9), (400, 90), mode="bicubic") + lattice
+    whole = remove_lattice(picture, inside)
+    monkeypatch.setattr(operations, "_STRIP", 96)
+    torch.testing.assert_close(remove_lattice(picture, inside), whole, atol=5e-4, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 50), (150, 201)])

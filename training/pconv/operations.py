@@ -11,6 +11,7 @@ from pconv.network import check_image_and_hole
 
 CONSISTENT = 3  # rounds of back-projection; see training/RECIPE.md
 _STEADY = 32  # px
+_STRIP = 512  # rows at once
 CONSISTENT_RADIUS = 4 * CONSISTENT  # px of the small picture that they look to each side: two there and two back each
 
 
@@ -115,18 +116,25 @@ def remove_lattice(image: Tensor, inside: Tensor) -> Tensor:
     """
     if not inside.any():
         return image
-    box = box_of(inside, 1)
-    part, within = image[box], inside[box].to(image.dtype)
-    kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device)  # 0 for waves of 2 px
+    _, rows, columns = box_of(inside, 1)
+    result = image.clone()
+    for top in range(rows.start, rows.stop, _STRIP):  # all at once would take twenty times the picture's memory
+        start, stop = max(rows.start, top - 2 * _STEADY), min(rows.stop, top + _STRIP + 2 * _STEADY)
+        seen, end = (..., slice(start, stop), columns), min(rows.stop, top + _STRIP)
+        level = _without_alternation(image[seen], inside[seen].to(image.dtype))
+        result[..., top:end, columns] = level[..., top - start : end - start, :]
+    return result
+
+
+def _without_alternation(part: Tensor, within: Tensor) -> Tensor:
+    kernel = torch.tensor([0.25, 0.5, 0.25], device=part.device)  # 0 for waves of 2 px
     framed = F.pad(part.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
     rough = (part - F.conv2d(framed, torch.outer(kernel, kernel)[None, None]).view_as(part)) * within
-    rows, columns = (1.0 - 2 * (torch.arange(side, device=image.device) % 2) for side in part.shape[-2:])
+    rows, columns = (1.0 - 2 * (torch.arange(side, device=part.device) % 2) for side in part.shape[-2:])
     count = _steady(within).clamp(min=1e-3)
     for wave in (columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns)), torch.outer(rows, columns)):
         part = part - wave * (_steady(rough * wave) / count) * within
-    result = image.clone()
-    result[box] = part
-    return result
+    return part
 
 
 def _steady(image: Tensor) -> Tensor:
