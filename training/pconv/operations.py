@@ -121,8 +121,8 @@ def remove_lattice(image: Tensor, inside: Tensor) -> Tensor:
     for top in range(rows.start, rows.stop, _STRIP):  # all at once would take twenty times the picture's memory
         start, stop = max(rows.start, top - 2 * _STEADY), min(rows.stop, top + _STRIP + 2 * _STEADY)
         seen, end = (..., slice(start, stop), columns), min(rows.stop, top + _STRIP)
-        level = _without_alternation(image[seen], inside[seen].to(image.dtype))
-        result[..., top:end, columns] = level[..., top - start : end - start, :]
+        strip = _without_alternation(image[seen], inside[seen].to(image.dtype))
+        result[..., top:end, columns] = strip[..., top - start : end - start, :]
     return result
 
 
